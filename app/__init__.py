@@ -1,0 +1,1 @@
+"""Darkroom: asynchronous vision inference."""

@@ -1,0 +1,22 @@
+"""Serve the API: `python -m app.api`."""
+
+import uvicorn
+
+from app.config import get_settings
+
+
+def main() -> None:
+    """Run until stopped. On SIGTERM, requests that are being answered are let finish."""
+    settings = get_settings()
+    uvicorn.run(
+        "app.api.main:create_app",
+        factory=True,
+        host=settings.bind,
+        port=settings.api_port,
+        log_level=settings.log_level.lower(),
+        timeout_graceful_shutdown=10,
+    )
+
+
+if __name__ == "__main__":
+    main()

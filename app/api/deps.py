@@ -1,0 +1,30 @@
+"""What the routes are given: the parts made once, in the application's lifespan."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import redis.asyncio as aioredis
+from fastapi import Depends, Request
+
+from app.config import Settings
+from app.jobs import Jobs
+from app.storage import Storage
+
+
+@dataclass(frozen=True)
+class Service:
+    """The parts of a running API process."""
+
+    settings: Settings
+    redis: aioredis.Redis
+    storage: Storage
+    jobs: Jobs
+
+
+def get_service(request: Request) -> Service:
+    """The parts, for a route."""
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(get_service)]

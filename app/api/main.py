@@ -1,0 +1,90 @@
+"""The HTTP application: `uvicorn --factory app.api.main:create_app`, or `python -m app.api`.
+
+Imports no model runtime: this process only takes pictures in and reads Redis.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import redis.asyncio as aioredis
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from app import tasks
+from app.api import errors
+from app.api.deps import Service
+from app.api.openapi import result_schema
+from app.api.routes import jobs, service
+from app.api.routes import tasks as task_routes
+from app.broker import CeleryApp, Messages
+from app.changes import Changes
+from app.config import Settings, get_settings
+from app.jobs import Jobs
+from app.schemas import JobProblem, Problem
+from app.storage import Storage
+
+_DESCRIPTION = "Post an image, get a job id in milliseconds, watch its progress, fetch the result."
+_VERSION = "0.1.0"
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application. Without `settings` it reads them from the environment."""
+    settings = settings or get_settings()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        redis = _connect(settings)
+        changes = Changes(redis)
+        listener = asyncio.create_task(changes.run())
+        messages = Messages(CeleryApp(settings))
+        app.state.service = Service(
+            settings=settings,
+            redis=redis,
+            storage=Storage(settings.storage_root),
+            jobs=Jobs(redis=redis, messages=messages, changes=changes, settings=settings),
+        )
+        yield
+        listener.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listener
+        await redis.aclose()
+
+    app = FastAPI(title="Darkroom", version=_VERSION, description=_DESCRIPTION, lifespan=lifespan)
+    errors.add_handlers(app)
+    for part in (task_routes, jobs, service):
+        app.include_router(part.router(tasks.TASKS))
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+def _connect(settings: Settings) -> aioredis.Redis:
+    """A client that gives up within a second, and tries once more only where the connection was merely stale."""
+    return aioredis.Redis.from_url(
+        settings.broker_url,
+        decode_responses=True,
+        socket_timeout=1,
+        socket_connect_timeout=0.5,
+        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+    )
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document, with the schemas that only our own responses refer to."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        mentioned: list[type[BaseModel]] = [Problem, JobProblem, *(result_schema(task) for task in tasks.TASKS)]
+        _, extra = models_json_schema(
+            [(model, "serialization") for model in mentioned], ref_template="#/components/schemas/{model}"
+        )
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        for name, schema in extra["$defs"].items():
+            schemas.setdefault(name, schema)
+        app.openapi_schema = document
+    return app.openapi_schema

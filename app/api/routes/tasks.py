@@ -1,0 +1,122 @@
+"""Submitting work: one address for each task, all made the same way."""
+
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+from starlette.responses import JSONResponse
+
+from app import errors, imaging
+from app.api import openapi
+from app.api.deps import Service, ServiceDep
+from app.api.errors import describe_validation
+from app.api.uploads import Form, receive
+from app.broker import Priority
+from app.documents import Job, result_document, status_document, status_url
+from app.errors import InvalidOption
+from app.registry import ImageFacts
+from app.schemas import StatusDocument
+from app.states import State
+from app.storage import IncomingUpload
+from app.tasks.base import Options, Task
+
+_MAX_WAIT_S = 60
+_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,5})(?=$|[,;\s])")
+
+
+def router(tasks: tuple[Task[Any], ...]) -> APIRouter:
+    """`POST /{task}` for every task."""
+    routes = APIRouter(tags=["tasks"])
+    for task in tasks:
+        _add(routes, task)
+    return routes
+
+
+def _add(routes: APIRouter, task: Task[Any]) -> None:
+    schema = openapi.result_schema(task)
+
+    async def submit(request: Request, service: ServiceDep) -> Response:
+        wait_s = _wait_asked(request.headers)
+        job = await _accept(request, service, task)
+        if wait_s:
+            job = await service.jobs.end(job.record.job_id, timeout_s=wait_s)
+        headers = {"Location": status_url(job.record.job_id)}
+        if wait_s and job.state is State.SUCCESS:
+            applied = {**headers, "Preference-Applied": f"wait={wait_s}"}
+            return JSONResponse(result_document(job, schema).model_dump(mode="json"), headers=applied)
+        return JSONResponse(status_document(job).model_dump(mode="json"), status_code=202, headers=headers)
+
+    routes.add_api_route(
+        f"/{task.name}",
+        submit,
+        methods=["POST"],
+        status_code=202,
+        name=task.name,
+        summary=task.summary,
+        description="Accepts a picture and answers at once with a job to follow. "
+        f"With `Prefer: wait=n` (seconds, at most {_MAX_WAIT_S}) it waits that long for the result.",
+        response_model=StatusDocument,
+        response_description="Accepted; follow `urls`.",
+        responses={
+            200: {**openapi.answer("The result, when waited for.", openapi.result_example(task)), "model": schema},
+            202: openapi.answer(
+                "Accepted; follow `urls`.",
+                openapi.PENDING,
+                headers={"Location": {"description": "The job's status.", "schema": {"type": "string"}}},
+            ),
+            **openapi.problems(
+                errors.BadRequest,
+                errors.FileTooLarge,
+                errors.UnsupportedImage,
+                errors.InvalidImage,
+                errors.InvalidOption,
+            ),
+        },
+        openapi_extra=openapi.form_body(task),
+    )
+
+
+async def _accept(request: Request, service: Service, task: Task[Any]) -> Job:
+    """Take the upload in, refuse what is not sound, submit the rest. Whatever goes wrong leaves no file behind."""
+    settings, job_id = service.settings, str(uuid.uuid4())
+    with service.storage.incoming(job_id, max_bytes=settings.max_file_size) as upload:
+        form = await receive(request, upload, max_bytes=settings.max_file_size)
+        upload.finish()
+        priority, options = _options(form, task)
+        facts, path = await to_thread.run_sync(_probe_and_keep, upload, settings.max_pixels)
+    try:
+        return await service.jobs.submit(
+            task, job_id=job_id, path=path, filename=form.filename, image=facts, options=options, priority=priority
+        )
+    except BaseException:
+        service.storage.remove(path)
+        raise
+
+
+def _probe_and_keep(upload: IncomingUpload, max_pixels: int) -> tuple[ImageFacts, str]:
+    info = imaging.probe(upload.path, max_pixels=max_pixels)
+    facts = ImageFacts(
+        width=info.width, height=info.height, format=info.format, bytes=upload.bytes, sha256=upload.sha256
+    )
+    return facts, upload.keep(imaging.EXTENSIONS[info.format])
+
+
+def _options(form: Form, task: Task[Any]) -> tuple[Priority, Options]:
+    fields = dict(form.fields)
+    name = fields.pop("priority", Priority.NORMAL.name.lower())
+    if name not in (priority.name.lower() for priority in Priority):
+        raise InvalidOption(f"priority: {name!r} is not one of 'normal' and 'high'.")
+    try:
+        return Priority[name.upper()], task.options.model_validate(fields)
+    except ValidationError as invalid:
+        raise InvalidOption(describe_validation(invalid.errors())) from None
+
+
+def _wait_asked(headers: Mapping[str, str]) -> int:
+    """Seconds of `Prefer: wait=n`, RFC 7240, at most what we grant; 0 when not asked for."""
+    match = _PREFER_WAIT.search(headers.get("prefer", ""))
+    return min(int(match[1]), _MAX_WAIT_S) if match else 0

@@ -1,0 +1,94 @@
+"""Settings: the only reader of the environment.
+
+Every setting is an environment variable of the same name in capitals, or a line of `.env` in the working directory.
+`.env.example` lists them all.
+"""
+
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[int, Field(ge=1, le=30 * 86_400)]
+
+
+def _cores() -> int:
+    """Processors this process may run on, which a container can make fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """How this installation behaves. Times are in seconds, sizes in bytes unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    #: The broker, the result backend and the registry; without it, `REDIS_PORT` on this machine.
+    redis_url: str = ""
+    #: Address that the local mode and the published compose ports listen on.
+    bind: str = "127.0.0.1"
+    api_port: Port = 8000
+    flower_port: Port = 5555
+    redis_port: Port = 6379
+
+    #: A folder, or a hub id with an optional `@revision`.
+    classify_model: str = "models/efficientnet-lite0"
+    #: Token for private hub models.
+    hf_token: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+    storage_root: Path = Path("data")
+    max_file_size: Annotated[int, Field(ge=1024, le=2**31)] = 10 * 2**20
+    max_pixels: Annotated[int, Field(ge=1, le=10**9)] = 50_000_000
+
+    #: How long a result is kept after its job ended.
+    result_ttl: Seconds = 86_400
+    #: How long a job may wait for its first start.
+    queue_ttl: Seconds = 86_400
+    #: How long an expired job still answers 410 instead of 404.
+    tombstone_ttl: Seconds = 86_400
+
+    #: Hard limit of one attempt; the soft one, which ends it in good order, is 10 s less.
+    task_time_limit: Annotated[int, Field(ge=11, le=86_400)] = 300
+    #: Further attempts after passing failures.
+    task_max_retries: Annotated[int, Field(ge=0, le=100)] = 3
+    #: Delay before the first further attempt; it doubles, to four times this.
+    retry_backoff_s: Annotated[float, Field(ge=0.01, le=3600)] = 60
+
+    worker_concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(default_factory=_cores)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["console", "json"] = "console"
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, url: str) -> str:
+        if url and not url.startswith(("redis://", "rediss://")):
+            raise ValueError("must begin with redis:// or rediss://")
+        return url
+
+    @property
+    def broker_url(self) -> str:
+        """Where Redis is."""
+        return self.redis_url or f"redis://localhost:{self.redis_port}/0"
+
+    @property
+    def threads_per_process(self) -> int:
+        """Threads each worker process may use, so that all of them together fill the cores once."""
+        return max(1, _cores() // self.worker_concurrency)
+
+
+@cache
+def get_settings() -> Settings:
+    """The settings of this process. Exits with one line for each setting that is out of range."""
+    try:
+        return Settings()
+    except ValidationError as invalid:
+        for error in invalid.errors():
+            name = "_".join(str(part) for part in error["loc"]).upper()
+            sys.stderr.write(f"Setting {name}={error['input']!r} cannot be used: {error['msg']}.\n")
+        raise SystemExit(2) from None

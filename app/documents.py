@@ -1,0 +1,109 @@
+"""What Redis holds of a job, joined and made into the documents that clients read."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from app.errors import ErrorDescription, InternalError, describe
+from app.registry import Fields, JobRecord
+from app.schemas import JobError, JobUrls, ResultDocument, StatusDocument
+from app.states import TERMINAL, State, Status, progress_in, status_of
+
+
+@dataclass(frozen=True)
+class Job:
+    """A record and the state that belongs to it, read in one round trip."""
+
+    record: JobRecord
+    state: State
+    #: What the backend holds beside the state: progress, a result, or an exception.
+    value: dict[str, Any]
+    #: Jobs ahead in the lane; None once started.
+    position: int | None
+
+    @classmethod
+    def join(cls, fields: Fields, meta: str | None, *, lane_started: int) -> Self:
+        """Join a record, Celery's meta document, and the number of the last job started in its lane."""
+        record = JobRecord.from_fields(fields)
+        if meta is None:
+            ahead = max(0, record.number - lane_started - 1)
+            return cls(record=record, state=State.PENDING, value={}, position=ahead)
+        document = json.loads(meta)
+        return cls(record=record, state=State(document["status"]), value=document["result"] or {}, position=None)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the state is final."""
+        return self.state in TERMINAL
+
+    @property
+    def error(self) -> ErrorDescription | None:
+        """Why the job failed, if it did."""
+        if self.state is not State.FAILURE:
+            return None
+        arguments = self.value.get("exc_message") or [InternalError.SENTENCE]
+        return describe(self.value.get("exc_type", ""), str(arguments[0]))
+
+    @property
+    def progress(self) -> int | None:
+        """Percent of the current attempt; None for a job that ended without a result."""
+        if self.state is State.SUCCESS:
+            return 100
+        if self.ended:
+            return None
+        if self.state in (State.PENDING, State.RETRY):
+            return 0
+        return int(self.value.get("progress", progress_in(self.state)))
+
+
+def status_document(job: Job) -> StatusDocument:
+    """Where a job is."""
+    record, error = job.record, job.error
+    return StatusDocument(
+        job_id=record.job_id,
+        task=record.task,
+        status=status_of(job.state),
+        state=job.state,
+        progress=job.progress,
+        queue_position=job.position,
+        attempts=record.attempts,
+        retry_at=_moment(record.retry_at),
+        filename=record.filename,
+        submitted_at=_moment(record.submitted_at),
+        started_at=_moment(record.started_at),
+        updated_at=_moment(record.updated_at),
+        finished_at=_moment(record.finished_at),
+        expires_at=_moment(record.expires_at),
+        error=JobError(code=error.code, message=error.message, retryable=error.retryable) if error else None,
+        urls=JobUrls(status=status_url(record.job_id), result=f"/result/{record.job_id}"),
+    )
+
+
+def result_document(job: Job, schema: type[ResultDocument]) -> ResultDocument:
+    """What a completed job gave; `schema` is the task's own kind of result."""
+    record = job.record
+    if status_of(job.state) is not Status.COMPLETED or record.finished_at is None:
+        raise ValueError(f"job {record.job_id} is not completed")
+    return schema.model_validate(
+        {
+            **job.value["answer"],
+            "job_id": record.job_id,
+            "task": record.task,
+            "model": job.value["model"],
+            "timings": {**job.value["timings"], "total_ms": record.finished_at - record.submitted_at},
+            "image": vars(record.image),
+            "attempts": record.attempts,
+            "submitted_at": _moment(record.submitted_at),
+            "finished_at": _moment(record.finished_at),
+        }
+    )
+
+
+def status_url(job_id: str) -> str:
+    """Where a job's status is, relative to the service."""
+    return f"/status/{job_id}"
+
+
+def _moment(milliseconds: int | None) -> Any:
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,222 @@
+"""The errors a client can meet, each a sentence, a stable code and an HTTP status.
+
+The same tree serves both ends of a job. Raised in the API, an error is rendered as RFC 9457; raised in a worker, Celery
+stores its class name and message, and `describe` turns them back into what the client may see. Every error takes
+exactly one message, so that Celery can rebuild it.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class AppError(Exception):
+    """Something this service knows how to explain to its client."""
+
+    code: ClassVar[str] = "internal_error"
+    http_status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+    #: Whether the same request may succeed later, unchanged.
+    retryable: ClassVar[bool] = False
+    #: Sent as `Retry-After`, in seconds, when set.
+    retry_after_s: ClassVar[int | None] = None
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InternalError(AppError):
+    """A fault of ours; the cause is in the log, never in the answer."""
+
+    SENTENCE: ClassVar[str] = "Something went wrong on our side. Try again; if it persists, tell the operator."
+
+
+class BadRequest(AppError):
+    """The request is not of the form this call takes."""
+
+    code = "bad_request"
+    http_status = 400
+    title = "Bad request"
+
+
+class NotFound(AppError):
+    """No such address."""
+
+    code = "not_found"
+    http_status = 404
+    title = "Not found"
+
+
+class JobNotFound(AppError):
+    """No job has this id."""
+
+    code = "job_not_found"
+    http_status = 404
+    title = "Job not found"
+
+
+class MethodNotAllowed(AppError):
+    """The address exists, the method does not."""
+
+    code = "method_not_allowed"
+    http_status = 405
+    title = "Method not allowed"
+
+
+class JobFailed(AppError):
+    """The result of a failed job was asked for."""
+
+    code = "job_failed"
+    http_status = 409
+    title = "The job failed"
+
+
+class JobCancelled(AppError):
+    """The result of a cancelled job was asked for."""
+
+    code = "job_cancelled"
+    http_status = 409
+    title = "The job was cancelled"
+
+
+class JobGone(AppError):
+    """The job existed; its results have expired or were erased."""
+
+    code = "job_gone"
+    http_status = 410
+    title = "The job is gone"
+
+
+class FileTooLarge(AppError):
+    """The upload is larger than `MAX_FILE_SIZE`."""
+
+    code = "file_too_large"
+    http_status = 413
+    title = "The file is too large"
+
+
+class UnsupportedImage(AppError):
+    """The bytes are not of a format on the whitelist."""
+
+    code = "unsupported_image"
+    http_status = 415
+    title = "Unsupported image"
+
+
+class InvalidImage(AppError):
+    """An image of a known format that is damaged, empty or too large in pixels."""
+
+    code = "invalid_image"
+    http_status = 422
+    title = "Invalid image"
+
+
+class InvalidOption(AppError):
+    """An option is unknown or out of range."""
+
+    code = "invalid_option"
+    http_status = 422
+    title = "Invalid option"
+
+
+class BrokerUnavailable(AppError):
+    """Redis does not answer, or refuses to write."""
+
+    code = "broker_unavailable"
+    http_status = 503
+    title = "The queue is unavailable"
+    retryable = True
+    retry_after_s = 5
+
+
+class QueueTimeout(AppError):
+    """The job waited longer than `QUEUE_TTL`."""
+
+    code = "queue_timeout"
+    title = "The job waited too long"
+    retryable = True
+
+
+class TimeLimit(AppError):
+    """The job ran longer than `TASK_TIME_LIMIT`."""
+
+    code = "time_limit"
+    title = "The job took too long"
+
+
+class WorkerCrashed(AppError):
+    """The process that ran the job died."""
+
+    code = "worker_crashed"
+    title = "The worker process died"
+    retryable = True
+
+
+class OutOfMemory(AppError):
+    """The job needed more memory than its worker has."""
+
+    code = "out_of_memory"
+    title = "Out of memory"
+
+
+class UploadMissing(AppError):
+    """The upload is no longer where it was stored."""
+
+    code = "upload_missing"
+    title = "The upload is missing"
+
+
+class ModelError(AppError):
+    """The model could not process this image; the same image would fail again."""
+
+    code = "model_error"
+    title = "The model failed"
+
+
+class TransientError(AppError):
+    """An input, output or network failure that may pass: the job is tried again, then fails with this."""
+
+    code = "transient_error"
+    title = "A passing failure"
+    retryable = True
+
+
+class DeviceOutOfMemory(TransientError):
+    """The accelerator had no memory left for this job."""
+
+    code = "device_out_of_memory"
+    title = "The device is out of memory"
+
+
+@dataclass(frozen=True)
+class ErrorDescription:
+    """What a client may know of a failed job."""
+
+    code: str
+    message: str
+    retryable: bool
+
+
+#: Failures that Celery itself writes, from outside the task body.
+_CELERY_FAILURES: dict[str, tuple[type[AppError], str]] = {
+    "TimeLimitExceeded": (TimeLimit, "The job ran longer than the time limit and was stopped."),
+    "SoftTimeLimitExceeded": (TimeLimit, "The job ran longer than the time limit and was stopped."),
+    "WorkerLostError": (WorkerCrashed, "The process that ran the job died."),
+    "Terminated": (WorkerCrashed, "The process that ran the job was stopped."),
+}
+
+
+def _tree(root: type[AppError]) -> dict[str, type[AppError]]:
+    return {root.__name__: root, **{name: cls for sub in root.__subclasses__() for name, cls in _tree(sub).items()}}
+
+
+def describe(exception_name: str, message: str) -> ErrorDescription:
+    """What to tell the client of a job that ended with this exception.
+
+    `exception_name` is the class name as Celery stored it. Only the messages of our own errors are passed on: anything
+    else could carry a path or a secret of the server.
+    """
+    known = _tree(AppError).get(exception_name)
+    if known is None:
+        known, message = _CELERY_FAILURES.get(exception_name, (InternalError, InternalError.SENTENCE))
+    return ErrorDescription(code=known.code, message=message, retryable=known.retryable)

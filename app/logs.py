@@ -1,0 +1,46 @@
+"""How every process of this project logs: one line a record, for people or for machines."""
+
+import json
+import logging
+import logging.config
+from datetime import UTC, datetime
+
+from app.config import Settings
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one JSON object, with its traceback where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        fields = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "process": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+def configuration(settings: Settings) -> dict[str, object]:
+    """The dictionary that `logging.config` and uvicorn take."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "console": {"format": "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"},
+            "json": {"()": "app.logs.JsonFormatter"},
+        },
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": settings.log_format}},
+        "root": {"level": settings.log_level, "handlers": ["stderr"]},
+        # Its own line a request would say what the client's own log says, at the cost of a write each.
+        "loggers": {"uvicorn.access": {"level": "WARNING"}, "kombu": {"level": "WARNING"}},
+    }
+
+
+def configure(settings: Settings) -> None:
+    """Set logging up in this process."""
+    logging.config.dictConfig(configuration(settings))

@@ -1,0 +1,166 @@
+"""The wire: documents that clients read, as pydantic models. The tasks add their own options and results."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+from app.states import State, Status
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+#: UTC, ISO 8601 with milliseconds.
+Moment = Annotated[datetime, PlainSerializer(_iso, return_type=str)]
+
+
+class Document(BaseModel):
+    """Base of everything sent."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Problem(Document):
+    """RFC 9457: what went wrong, as `application/problem+json`."""
+
+    type: str = Field(default="about:blank", description="Always `about:blank`: branch on `code`.")
+    title: str
+    status: int
+    detail: str = Field(description="One sentence that says what to do.")
+    code: str = Field(description="Stable name of the error.")
+    retryable: bool = Field(description="Whether the same request may succeed later, unchanged.")
+
+
+class JobProblem(Problem):
+    """Why there is no result: the job's own error beside the answer's."""
+
+    job_id: str
+    error: "JobError | None" = None
+
+
+class JobError(Document):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    retryable: bool = Field(description="Whether submitting the same image again may succeed.")
+
+
+class JobUrls(Document):
+    """Where to go on from here; follow these and build none."""
+
+    status: str
+    result: str
+
+
+class StatusDocument(Document):
+    """Where a job is."""
+
+    job_id: str
+    task: str
+    status: Status
+    state: State = Field(description="The finer state behind `status`.")
+    progress: int | None = Field(description="Percent; 100 when completed, null when failed or cancelled.")
+    queue_position: int | None = Field(description="Jobs ahead of this one in its lane; null once it has started.")
+    eta_s: float | None = Field(default=None, description="Seconds until the result, where that can be told.")
+    attempts: int = Field(description="Starts so far.")
+    retry_at: Moment | None = Field(description="When the next attempt is due, between attempts.")
+    coalesced_with: str | None = Field(default=None, description="The identical job whose computation this one shares.")
+    filename: str | None = Field(description="What the client called the file.")
+    submitted_at: Moment
+    started_at: Moment | None = Field(description="When the latest attempt started.")
+    updated_at: Moment
+    finished_at: Moment | None
+    expires_at: Moment = Field(description="When the job and all it holds are erased; moves when the job ends.")
+    error: JobError | None
+    urls: JobUrls
+
+
+class MissingJob(Document):
+    """A job asked for among others that has no status to give."""
+
+    job_id: str
+    error: JobError
+
+
+class StatusList(Document):
+    """Many statuses at once, in the order asked for."""
+
+    jobs: list[StatusDocument | MissingJob]
+
+
+class ModelInfo(Document):
+    """A model that gave, or can give, an answer."""
+
+    name: str
+    revision: str = Field(description="Commit of a hub model; first digits of the weights' SHA-256 for a folder.")
+    runtime: str
+    device: str
+
+
+class Timings(Document):
+    """Milliseconds. `total_ms` runs from submission to end; the parts are the last attempt's, each measured alone."""
+
+    queued_ms: float = Field(description="From submission to the last attempt's start.")
+    decode_ms: float
+    preprocess_ms: float
+    inference_ms: float
+    postprocess_ms: float
+    total_ms: float
+
+
+class ImageDocument(Document):
+    """The picture that was submitted; width and height are those of the upright picture."""
+
+    width: int
+    height: int
+    format: str
+    bytes: int
+    sha256: str
+
+
+class ResultDocument(Document):
+    """What every result has; a task adds its own fields."""
+
+    job_id: str
+    task: str
+    model: ModelInfo
+    timings: Timings
+    image: ImageDocument
+    attempts: int
+    cached: bool = Field(default=False, description="Whether an earlier identical job gave the answer.")
+    coalesced_with: str | None = None
+    submitted_at: Moment
+    finished_at: Moment
+
+
+class TaskModels(Document):
+    """One task, the model configured for it, and who has it loaded."""
+
+    task: str
+    name: str = Field(description="As configured: a folder or a hub id.")
+    revision: str | None = Field(description="Null until a worker has loaded it.")
+    runtime: str | None
+    device: str | None
+    labels: int | None = Field(description="Number of labels it can give.")
+    workers: list[str] = Field(description="Workers that have it loaded.")
+    error: str | None = Field(description="Why a worker could not load it.")
+
+
+class ModelsDocument(Document):
+    """What the live workers can do."""
+
+    models: list[TaskModels]
+
+
+class Health(Document):
+    """How the service is."""
+
+    status: Literal["ok", "unavailable"]
+    redis_connected: bool
+    workers_available: int = Field(description="Workers that announced themselves within 30 s.")
+    queue_depth: int | None = Field(description="Jobs waiting; null when Redis does not answer.")
+    timestamp: Moment
+    reasons: list[str] = Field(default_factory=list, description="Why it is not ready.")

@@ -1,0 +1,100 @@
+"""Uploads on disk: streamed in, renamed into place, taken out again.
+
+An upload is written as `uploads/incoming/{job_id}` and moved to `uploads/{xx}/{job_id}{extension}` once it is known to
+be sound; `xx` are the id's first two digits, so that no folder grows without bound. Everything stored has a name of
+ours and a path relative to the root, and no path leaves the root.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from app.errors import FileTooLarge, InternalError
+
+_INCOMING = "incoming"
+
+
+class Storage:
+    """The files under one root. Creates its folders."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.uploads = self.root / "uploads"
+        (self.uploads / _INCOMING).mkdir(parents=True, exist_ok=True)
+
+    def incoming(self, job_id: str, *, max_bytes: int) -> "IncomingUpload":
+        """A file to stream an upload into."""
+        return IncomingUpload(self, self.uploads / _INCOMING / job_id, max_bytes=max_bytes)
+
+    def resolve(self, relative: str) -> Path:
+        """The absolute path of a stored file. Raises `InternalError` for a path that leaves the root."""
+        path = (self.root / relative).resolve()
+        if not path.is_relative_to(self.root):
+            raise InternalError(InternalError.SENTENCE)
+        return path
+
+    def remove(self, relative: str) -> None:
+        """Delete a stored file, if it is still there."""
+        self.resolve(relative).unlink(missing_ok=True)
+
+    def older_than(self, moment_s: float) -> Iterator[tuple[str, str]]:
+        """Job id and relative path of every upload last written before `moment_s`, in seconds since the epoch."""
+        for path in self.uploads.glob("*/*"):
+            try:
+                written_s = path.stat().st_mtime
+            except FileNotFoundError:  # gone between the listing and now
+                continue
+            if written_s < moment_s:
+                yield path.stem, str(path.relative_to(self.root))
+
+
+class IncomingUpload:
+    """A file being received. Used as a context manager, it leaves nothing behind unless it was kept."""
+
+    def __init__(self, storage: Storage, path: Path, *, max_bytes: int) -> None:
+        self.path = path
+        self.bytes = 0
+        self._storage = storage
+        self._max_bytes = max_bytes
+        self._hash = hashlib.sha256()
+        self._file: BinaryIO | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of what has been written."""
+        return self._hash.hexdigest()
+
+    def __enter__(self) -> Self:
+        self._file = self.path.open("xb")
+        return self
+
+    def write(self, chunk: bytes) -> None:
+        """Append. Raises `FileTooLarge` once more than `max_bytes` have come."""
+        self.bytes += len(chunk)
+        if self.bytes > self._max_bytes:
+            raise FileTooLarge(f"The file is larger than {self._max_bytes} bytes. Send a smaller one.")
+        if self._file is None:
+            raise RuntimeError("the upload is not open")
+        self._hash.update(chunk)
+        self._file.write(chunk)
+
+    def finish(self) -> None:
+        """Flush and close; what was written can be read at `path` from now on."""
+        if self._file is not None:
+            self._file.close()
+
+    def keep(self, extension: str) -> str:
+        """Move the file to its place. Returns its path relative to the root."""
+        folder = self._storage.uploads / self.path.name[:2]
+        folder.mkdir(exist_ok=True)
+        kept = folder / f"{self.path.name}{extension}"
+        self.path.rename(kept)
+        return str(kept.relative_to(self._storage.root))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.finish()
+        self.path.unlink(missing_ok=True)  # after `keep` there is nothing left here

@@ -1,0 +1,1 @@
+"""The worker side: `celery -A app.worker.main worker`."""

@@ -1,0 +1,63 @@
+"""What one worker does for all: publish jobs that are due again, erase what has expired, sweep up orphans."""
+
+import logging
+import time
+
+import redis
+
+from app import broker, keys, registry
+from app.broker import Messages
+from app.errors import JobGone
+from app.registry import now_ms
+from app.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+#: A file younger than this may belong to a request that is still being answered.
+_ORPHAN_AGE_S = 3600
+_AT_ONCE = 100
+
+
+def publish_due(client: redis.Redis, messages: Messages) -> int:
+    """Put the jobs whose next attempt is due back on their lanes. Returns how many."""
+    published = 0
+    for job_id in _due(client, keys.RETRIES):
+        try:
+            record = registry.read(client, job_id)
+        except JobGone:  # nobody waits for it any more
+            client.zrem(keys.RETRIES, job_id)
+            continue
+        published += broker.republish(client, record, messages.encode(record))
+    return published
+
+
+def erase_expired(client: redis.Redis, storage: Storage) -> int:
+    """Remove the uploads of jobs past their `expires_at`. Their results have left by themselves. Returns how many."""
+    expired = _due(client, keys.EXPIRING)
+    for job_id in expired:
+        path = client.hget(keys.job(job_id), "path")
+        if path:
+            storage.remove(str(path))
+        with client.pipeline(transaction=True) as transaction:
+            transaction.zrem(keys.OPEN, job_id)
+            transaction.zrem(keys.RETRIES, job_id)
+            # Last, so that whatever fails before is done again.
+            transaction.zrem(keys.EXPIRING, job_id)
+            transaction.execute()
+    return len(expired)
+
+
+def sweep(client: redis.Redis, storage: Storage) -> int:
+    """Remove old files that belong to no job, whatever left them there. Returns how many."""
+    removed = 0
+    for job_id, path in storage.older_than(time.time() - _ORPHAN_AGE_S):
+        expires_at = client.hget(keys.job(job_id), "expires_at")
+        if expires_at is None or int(expires_at) <= now_ms():
+            storage.remove(path)
+            removed += 1
+    return removed
+
+
+def _due(client: redis.Redis, index: str) -> list[str]:
+    """The first members of a sorted set of times that have come."""
+    return [str(member) for member in client.zrangebyscore(index, "-inf", now_ms(), start=0, num=_AT_ONCE)]

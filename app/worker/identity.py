@@ -1,0 +1,14 @@
+"""Under what name a worker process holds its locks.
+
+The first half is made once, in the main process, and inherited by every process it forks; so the main process knows the
+token of each of them, and can free the locks of one that died.
+"""
+
+import uuid
+
+_WORKER = uuid.uuid4().hex
+
+
+def token_of(process_id: int) -> str:
+    """The token of one process of this worker."""
+    return f"{_WORKER}:{process_id}"

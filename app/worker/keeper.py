@@ -1,0 +1,150 @@
+"""The keeper: a thread of the worker's main process that keeps alive what the worker holds.
+
+It renews the locks of running jobs, announces what the worker has loaded, and takes the queues of tasks that failed to
+load off this worker. One keeper among all workers also does the chores. A thread, and not one of Celery's boot steps:
+those stop before a warm shutdown ends, while jobs still run.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from celery.worker import state as worker_state
+
+from app import announcements, keys
+from app.announcements import Announcement, LoadReport
+from app.broker import CeleryApp, Messages
+from app.storage import Storage
+from app.worker import chores
+from app.worker.identity import token_of
+from app.worker.reports import Reports
+
+logger = logging.getLogger(__name__)
+
+_ROUND_S = 0.25
+_RENEW_EVERY_S = 5
+
+
+@dataclass
+class _Periodic:
+    """Something to do every so often; what raises is due again at once."""
+
+    every_s: float
+    action: Callable[[], object]
+    due_s: float = 0.0
+
+    def run_if_due(self) -> None:
+        if time.monotonic() >= self.due_s:
+            self.action()
+            self.due_s = time.monotonic() + self.every_s
+
+
+class Keeper(threading.Thread):
+    """Runs from the worker's readiness to its end."""
+
+    def __init__(self, app: CeleryApp, consumer: Any, *, reports: Reports, storage: Storage) -> None:
+        super().__init__(name="keeper", daemon=True)
+        self._app = app
+        self._consumer = consumer
+        self._reports = reports
+        self._storage = storage
+        self._messages = Messages(app)
+        self._redis: redis.Redis = redis.Redis.from_url(
+            app.settings.broker_url, decode_responses=True, socket_timeout=2, socket_connect_timeout=1
+        )
+        #: By process, then by task.
+        self._loads: dict[int, dict[str, LoadReport]] = {}
+        self._idle_queues: set[str] = set()
+        self._stopping = threading.Event()
+        self._own = [_Periodic(_RENEW_EVERY_S, self._renew), _Periodic(_RENEW_EVERY_S, self._announce)]
+        self._for_all = [
+            _Periodic(_ROUND_S, lambda: chores.publish_due(self._redis, self._messages)),
+            _Periodic(5, lambda: chores.erase_expired(self._redis, self._storage)),
+            _Periodic(600, lambda: chores.sweep(self._redis, self._storage)),
+        ]
+
+    def run(self) -> None:
+        """Round after round, until told to stop; what fails is tried again in the next."""
+        while not self._stopping.is_set():
+            try:
+                self._take_reports()
+                for duty in self._own:
+                    duty.run_if_due()
+                if self._is_chosen():
+                    for chore in self._for_all:
+                        chore.run_if_due()
+            except redis.RedisError as error:
+                logger.warning("the keeper cannot reach Redis: %s", error)
+                self._stopping.wait(1)
+            except Exception:  # a keeper that dies takes the worker's leases with it: say so, and go on
+                logger.exception("a round of the keeper failed")
+                self._stopping.wait(1)
+
+    def stop(self) -> None:
+        """End the rounds and take the announcement back, so that nobody counts on this worker."""
+        self._stopping.set()
+        self.join(timeout=5)
+        try:
+            announcements.withdraw(self._redis, self._name_of_worker)
+        except redis.RedisError as error:  # it expires by itself
+            logger.warning("the announcement could not be taken back: %s", error)
+
+    @property
+    def _name_of_worker(self) -> str:
+        return str(self._consumer.hostname)
+
+    def _take_reports(self) -> None:
+        reports = self._reports.receive(timeout_s=_ROUND_S)
+        for said in reports:
+            self._loads.setdefault(said.process_id, {})[said.task] = said.report
+        alive = set(self._consumer.pool.info.get("processes", []))
+        gone = self._loads.keys() - alive
+        for process_id in gone:
+            del self._loads[process_id]
+        if reports or gone:
+            self._choose_queues()
+            self._announce()
+
+    def _choose_queues(self) -> None:
+        """Consume no queue whose task a live process failed to load: that process would take its jobs."""
+        failed = {task for loads in self._loads.values() for task, report in loads.items() if report.error}
+        for task in failed - self._idle_queues:
+            logger.error("%s did not load: this worker leaves its queue alone", task)
+            self._consumer.call_soon(self._consumer.cancel_task_queue, task)
+        for task in self._idle_queues - failed:
+            logger.info("%s has loaded: this worker takes its jobs again", task)
+            self._consumer.call_soon(self._consumer.add_task_queue, task)
+        self._idle_queues = failed
+
+    def _announce(self) -> None:
+        tasks: dict[str, LoadReport] = {}
+        for loads in self._loads.values():
+            for task, report in loads.items():
+                # One process that failed speaks for all: the queue is left alone.
+                if report.error or task not in tasks:
+                    tasks[task] = report
+        announcements.announce(self._redis, Announcement(worker=self._name_of_worker, tasks=tasks))
+
+    def _renew(self) -> None:
+        running = [request for request in _copy_of(worker_state.active_requests) if request.worker_pid]
+        if running:
+            self._app.backend.renew({request.id: token_of(request.worker_pid) for request in running})
+
+    def _is_chosen(self) -> bool:
+        name = self._name_of_worker
+        if self._redis.set(keys.KEEPER, name, nx=True, ex=keys.KEEPER_TTL_S):
+            return True
+        return self._redis.get(keys.KEEPER) == name and bool(self._redis.expire(keys.KEEPER, keys.KEEPER_TTL_S))
+
+
+def _copy_of(requests: Any) -> list[Any]:
+    """A weak set of the main thread's, copied; it may change under our hands, and says so by a `RuntimeError`."""
+    while True:
+        try:
+            return list(requests)
+        except RuntimeError:
+            continue

@@ -1,0 +1,65 @@
+"""The worker: `celery -A app.worker.main worker`.
+
+main process: fetch the models → fork → keep what is held alive.
+each process it forks: load every task, say how that went, take jobs.
+"""
+
+import os
+from typing import Any
+
+from celery import signals
+
+from app import logs, tasks
+from app.broker import CeleryApp
+from app.config import get_settings
+from app.storage import Storage
+from app.worker import run
+from app.worker.keeper import Keeper
+from app.worker.models import Models
+from app.worker.reports import Reports
+
+settings = get_settings()
+app = CeleryApp(settings)
+models = Models(settings)
+storage = Storage(settings.storage_root)
+
+for _task in tasks.TASKS:
+    run.register(app, _task, models=models, storage=storage)
+
+
+class _Parts:
+    """What comes into being while the worker starts."""
+
+    reports: Reports
+    keeper: Keeper
+
+
+@signals.setup_logging.connect
+def _set_up_logging(**_: Any) -> None:
+    logs.configure(settings)
+
+
+@signals.worker_init.connect
+def _before_the_fork(**_: Any) -> None:
+    # Before torch is imported: its libraries read these once.
+    os.environ["OMP_NUM_THREADS"] = str(settings.threads_per_process)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _Parts.reports = Reports.open()
+    models.fetch()
+
+
+@signals.worker_process_init.connect
+def _in_each_process(**_: Any) -> None:
+    models.load(_Parts.reports.send)
+
+
+@signals.worker_ready.connect
+def _when_ready(sender: Any, **_: Any) -> None:
+    _Parts.keeper = Keeper(app, sender, reports=_Parts.reports, storage=storage)
+    _Parts.keeper.start()
+
+
+@signals.worker_shutdown.connect
+def _at_the_end(**_: Any) -> None:
+    if hasattr(_Parts, "keeper"):  # a worker can be stopped before it was ready
+        _Parts.keeper.stop()

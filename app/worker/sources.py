@@ -1,0 +1,64 @@
+"""Where a configured model comes from: a folder, or a hub id whose files are fetched once, before the worker forks.
+
+Only safetensors weights are taken: other formats are pickles, and a pickle is code to run.
+"""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_REVISION_DIGITS = 12
+_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A configured model, found or not."""
+
+    #: As clients see it: the hub id, or the folder without what lies above it.
+    name: str
+    #: Where its files are; None when they could not be had.
+    folder: Path | None = None
+    revision: str = ""
+    #: Why there is no folder.
+    error: str = ""
+
+
+def fetch(configured: str, *, token: str | None) -> Source:
+    """Find the files of a model setting, downloading them if need be. What goes wrong is in the answer's `error`."""
+    folder = Path(configured)
+    name = folder.name if folder.is_absolute() else configured.partition("@")[0]
+    try:
+        if folder.is_dir():
+            return Source(name=name, folder=folder, revision=_fingerprint(folder))
+        return _download(configured, token=token)
+    except Exception as error:  # whatever a hub client raises is a reason for readiness, not for a dead worker
+        logger.exception("the model %s cannot be had", configured)
+        return Source(name=name, error=f"{name} is no folder here and could not be fetched from the hub: {error}")
+
+
+def _fingerprint(folder: Path) -> str:
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise FileNotFoundError("the folder holds no .safetensors file")
+    digest = hashlib.sha256()
+    for path in weights:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    if len(weights) == 1:  # one file's own digest, as published beside the weights
+        with weights[0].open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:_REVISION_DIGITS]
+    return digest.hexdigest()[:_REVISION_DIGITS]
+
+
+def _download(configured: str, *, token: str | None) -> Source:
+    # Imported here: a worker whose models are all folders has no use for the hub's client.
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+
+    name, _, revision = configured.partition("@")
+    folder = Path(snapshot_download(name, revision=revision or None, token=token, allow_patterns=list(_FILES)))
+    # The hub's cache names a snapshot's folder by its commit.
+    return Source(name=name, folder=folder, revision=folder.name[:_REVISION_DIGITS])
