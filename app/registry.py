@@ -98,7 +98,8 @@ _INTEGERS = (
 def add(pipeline: Pipeline, record: JobRecord, *, tombstone_ttl_s: int) -> None:
     """Queue the writes that make a job exist and index it, on a pipeline of the caller's."""
     key = keys.job(record.job_id)
-    pipeline.hset(key, mapping={**record.to_fields()})
+    mapping: dict[Any, Any] = {**record.to_fields()}  # redis-py's type of a mapping is not covariant
+    pipeline.hset(key, mapping=mapping)
     pipeline.pexpireat(key, record.expires_at + tombstone_ttl_s * 1000)
     pipeline.zadd(keys.OPEN, {record.job_id: record.submitted_at})
     pipeline.zadd(keys.EXPIRING, {record.job_id: record.expires_at})

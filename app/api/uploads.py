@@ -5,13 +5,17 @@ many, or before any when the client says its length.
 """
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import MultipartParseError
-from python_multipart.multipart import MultipartCallbacks, MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from app.errors import BadRequest, FileTooLarge, InvalidOption
 from app.storage import IncomingUpload
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 #: Beside the file, a body holds its boundaries, its headers and a few short options.
 _FORM_ALLOWANCE_BYTES = 64 * 1024
@@ -67,7 +71,7 @@ class _FormReader:
         self._files = 0
         self._ended = False
 
-    def callbacks(self) -> MultipartCallbacks:
+    def callbacks(self) -> "MultipartCallbacks":
         """The functions the parser calls, by its names for them."""
         return {
             "on_part_begin": self._headers.clear,

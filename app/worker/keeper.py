@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _ROUND_S = 0.25
 _RENEW_EVERY_S = 5
+#: Between rounds that fail.
+_PAUSE_S = 1
 
 
 @dataclass
@@ -44,7 +46,7 @@ class _Periodic:
 
 
 class Keeper(threading.Thread):
-    """Runs from the worker's readiness to its end."""
+    """Runs from the worker's readiness to the end of its process."""
 
     def __init__(self, app: CeleryApp, consumer: Any, *, reports: Reports, storage: Storage) -> None:
         super().__init__(name="keeper", daemon=True)
@@ -53,13 +55,12 @@ class Keeper(threading.Thread):
         self._reports = reports
         self._storage = storage
         self._messages = Messages(app)
-        self._redis: redis.Redis = redis.Redis.from_url(
-            app.settings.broker_url, decode_responses=True, socket_timeout=2, socket_connect_timeout=1
-        )
+        self._redis = connect(app)
         #: By process, then by task.
         self._loads: dict[int, dict[str, LoadReport]] = {}
         self._idle_queues: set[str] = set()
-        self._stopping = threading.Event()
+        self._retired = False
+        self._speaking = threading.Lock()
         self._own = [_Periodic(_RENEW_EVERY_S, self._renew), _Periodic(_RENEW_EVERY_S, self._announce)]
         self._for_all = [
             _Periodic(_ROUND_S, lambda: chores.publish_due(self._redis, self._messages)),
@@ -68,8 +69,8 @@ class Keeper(threading.Thread):
         ]
 
     def run(self) -> None:
-        """Round after round, until told to stop; what fails is tried again in the next."""
-        while not self._stopping.is_set():
+        """Round after round; what fails is tried again in the next."""
+        while True:
             try:
                 self._take_reports()
                 for duty in self._own:
@@ -79,19 +80,16 @@ class Keeper(threading.Thread):
                         chore.run_if_due()
             except redis.RedisError as error:
                 logger.warning("the keeper cannot reach Redis: %s", error)
-                self._stopping.wait(1)
+                time.sleep(_PAUSE_S)
             except Exception:  # a keeper that dies takes the worker's leases with it: say so, and go on
                 logger.exception("a round of the keeper failed")
-                self._stopping.wait(1)
+                time.sleep(_PAUSE_S)
 
-    def stop(self) -> None:
-        """End the rounds and take the announcement back, so that nobody counts on this worker."""
-        self._stopping.set()
-        self.join(timeout=5)
-        try:
-            announcements.withdraw(self._redis, self._name_of_worker)
-        except redis.RedisError as error:  # it expires by itself
-            logger.warning("the announcement could not be taken back: %s", error)
+    def retire(self) -> None:
+        """The worker is stopping: take its announcement back. Locks of jobs that still run are renewed to the end."""
+        with self._speaking:
+            self._retired = True
+            withdraw(self._redis, self._name_of_worker)
 
     @property
     def _name_of_worker(self) -> str:
@@ -127,7 +125,9 @@ class Keeper(threading.Thread):
                 # One process that failed speaks for all: the queue is left alone.
                 if report.error or task not in tasks:
                     tasks[task] = report
-        announcements.announce(self._redis, Announcement(worker=self._name_of_worker, tasks=tasks))
+        with self._speaking:
+            if not self._retired:
+                announcements.announce(self._redis, Announcement(worker=self._name_of_worker, tasks=tasks))
 
     def _renew(self) -> None:
         running = [request for request in _copy_of(worker_state.active_requests) if request.worker_pid]
@@ -139,6 +139,21 @@ class Keeper(threading.Thread):
         if self._redis.set(keys.KEEPER, name, nx=True, ex=keys.KEEPER_TTL_S):
             return True
         return self._redis.get(keys.KEEPER) == name and bool(self._redis.expire(keys.KEEPER, keys.KEEPER_TTL_S))
+
+
+def connect(app: CeleryApp) -> redis.Redis:
+    """A client for the main process, apart from Celery's own."""
+    return redis.Redis.from_url(
+        app.settings.broker_url, decode_responses=True, socket_timeout=2, socket_connect_timeout=1
+    )
+
+
+def withdraw(client: redis.Redis, worker: str) -> None:
+    """Take a worker's announcement back, so that nobody counts on it: its own, or that of one that was killed."""
+    try:
+        announcements.withdraw(client, worker)
+    except redis.RedisError as error:  # it expires by itself
+        logger.warning("the announcement of %s could not be taken back: %s", worker, error)
 
 
 def _copy_of(requests: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from app import logs, tasks
 from app.broker import CeleryApp
 from app.config import get_settings
 from app.storage import Storage
-from app.worker import run
+from app.worker import keeper, run
 from app.worker.keeper import Keeper
 from app.worker.models import Models
 from app.worker.reports import Reports
@@ -40,7 +40,8 @@ def _set_up_logging(**_: Any) -> None:
 
 
 @signals.worker_init.connect
-def _before_the_fork(**_: Any) -> None:
+def _before_the_fork(sender: Any, **_: Any) -> None:
+    keeper.withdraw(keeper.connect(app), sender.hostname)
     # Before torch is imported: its libraries read these once.
     os.environ["OMP_NUM_THREADS"] = str(settings.threads_per_process)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -59,7 +60,7 @@ def _when_ready(sender: Any, **_: Any) -> None:
     _Parts.keeper.start()
 
 
-@signals.worker_shutdown.connect
-def _at_the_end(**_: Any) -> None:
-    if hasattr(_Parts, "keeper"):  # a worker can be stopped before it was ready
-        _Parts.keeper.stop()
+@signals.worker_shutting_down.connect
+def _when_told_to_stop(**_: Any) -> None:
+    if hasattr(_Parts, "keeper"):  # a worker can be told to stop before it was ready
+        _Parts.keeper.retire()

@@ -1,0 +1,100 @@
+# Darkroom: `make help` says what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+COMPOSE_FILE := docker/docker-compose.yml
+# `docker compose` where the plugin is there, docker-compose otherwise.
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+COMPOSE_UP = $(COMPOSE) -f $(COMPOSE_FILE) $(if $(wildcard .env),--env-file .env)
+# A container engine is in reach when it answers and compose is there to drive it.
+ENGINE = docker info >/dev/null 2>&1 && $(COMPOSE) version >/dev/null 2>&1
+
+.DEFAULT_GOAL := help
+.PHONY: help up down logs ps up-docker down-docker logs-docker ps-docker up-local down-local logs-local ps-local \
+	run-redis run-worker run-api run-flower install install-dev test check lint types floors format clean
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: ## Start everything, with containers where an engine is in reach, else on this machine
+	@if $(ENGINE); then $(MAKE) --no-print-directory up-docker; else $(MAKE) --no-print-directory up-local; fi
+
+down: ## Stop everything; results and queued jobs are kept
+	@if $(ENGINE); then $(MAKE) --no-print-directory down-docker; fi
+	@if [ -d $(VENV) ]; then $(MAKE) --no-print-directory down-local; fi
+
+logs: ## Follow the logs
+	@if $(ENGINE) && [ -n "$$($(COMPOSE_UP) ps -q)" ]; then $(MAKE) --no-print-directory logs-docker; \
+	else $(MAKE) --no-print-directory logs-local; fi
+
+ps: ## Say what runs
+	@if $(ENGINE) && [ -n "$$($(COMPOSE_UP) ps -q)" ]; then $(MAKE) --no-print-directory ps-docker; \
+	else $(MAKE) --no-print-directory ps-local; fi
+
+up-docker: ## Start everything with containers
+	@$(COMPOSE_UP) up -d --build --wait
+	@echo "Ready.  make ps, make logs, make down"
+	@echo "  API        http://127.0.0.1:$${API_PORT:-8000}/docs"
+	@echo "  dashboard  http://127.0.0.1:$${FLOWER_PORT:-5555}"
+	@echo "Try:"
+	@echo "  curl -F file=@tests/photos/dog.jpg http://127.0.0.1:$${API_PORT:-8000}/classify"
+
+down-docker:
+	@$(COMPOSE_UP) down
+
+logs-docker:
+	@$(COMPOSE_UP) logs --tail 20 -f
+
+ps-docker:
+	@$(COMPOSE_UP) ps
+
+up-local: install ## Start everything on this machine
+	@$(BIN)/python -m app.local up
+
+down-local logs-local ps-local: %-local: install
+	@$(BIN)/python -m app.local $*
+
+run-redis: install ## Run Redis alone, in the foreground
+run-worker: install ## Run a worker alone, in the foreground
+run-api: install ## Run the API alone, in the foreground
+run-flower: install ## Run the dashboard alone, in the foreground
+run-redis run-worker run-api run-flower: run-%:
+	@exec $(BIN)/python -m app.local run $*
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make up PYTHON=python3.11")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt docker/requirements-api.txt docker/requirements-worker.txt | $(BIN)/python
+	@echo "Installing; the first time takes a minute or two."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+test: install-dev ## Run the tests, on a real Redis that they start
+	@$(BIN)/python -m pytest
+
+check: lint types floors test ## Lint, types, import floors and tests
+
+lint: install-dev ## Lint and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: install-dev ## Types
+	@$(BIN)/mypy
+
+floors: install-dev ## Imports go down only
+	@$(BIN)/lint-imports
+
+format: install-dev ## Format the code
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format .
+
+clean: ## Remove the virtual environment and caches; data stays
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

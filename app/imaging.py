@@ -1,0 +1,211 @@
+"""Images as clients send them: refused early when unsound, decoded to upright RGB when sound.
+
+`probe` runs in the API, as a file arrives; `open_image` runs in a worker, later, and takes nothing on trust from it.
+Both go the same way: the format is told from the content, the file is outlined (`imaging_outline`), every size is
+checked, and only then does Pillow open it.
+"""
+
+import io
+import mmap
+import re
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from errno import EINVAL
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image, ImageCms
+
+from app.errors import InvalidImage, UnsupportedImage
+from app.imaging_colour import to_rgb
+from app.imaging_outline import Outline, read_outline
+from app.imaging_tiff import Data, orientation
+
+EXTENSIONS: dict[str, str] = {
+    "jpeg": ".jpg",
+    "png": ".png",
+    "webp": ".webp",
+    "gif": ".gif",
+    "bmp": ".bmp",
+    "tiff": ".tiff",
+    "avif": ".avif",
+}
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What `probe` found; width and height are those of the upright image, in pixels."""
+
+    format: str
+    width: int
+    height: int
+
+
+def probe(path: Path, *, max_pixels: int) -> ImageInfo:
+    """Format and size of an image file, without decoding it.
+
+    Raises `UnsupportedImage` for a format that is not in `EXTENSIONS`; `InvalidImage` for one that is, but damaged, cut
+    short, empty or of more than `max_pixels`; `OSError` when the file cannot be read, which is no fault of the client.
+    Pillow's own ceiling, about 179 million pixels, holds as well.
+    """
+    with _opened(path, max_pixels=max_pixels, to_decode=False) as opened:
+        width, height = opened.image.size
+        if opened.turn in _SIDEWAYS:
+            width, height = height, width
+        return ImageInfo(format=opened.format, width=width, height=height)
+
+
+def open_image(path: Path, *, max_pixels: int) -> Image.Image:
+    """The picture of a file: first frame, upright, mode RGB, fully decoded, free of the file and of its metadata.
+
+    Transparency is laid over white; more than 8 bits a channel are scaled down; ICC profiles are not applied. Raises as
+    `probe` does, and `InvalidImage` as well for damage that only decoding shows.
+    """
+    with _opened(path, max_pixels=max_pixels, to_decode=True) as opened:
+        opened.image.load()
+        picture = to_rgb(opened.image)
+        if opened.turn is not None:
+            picture = picture.transpose(opened.turn)
+        # What described the file, its orientation, profile or transparent colour, no longer describes this.
+        picture.info = {}
+        return picture
+
+
+@dataclass(frozen=True)
+class _Opened:
+    format: str
+    image: Image.Image
+    #: What makes it upright, if anything must.
+    turn: Image.Transpose | None
+
+
+#: How to undo each EXIF orientation (Exif 2.32, 4.6.4 A).
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = frozenset({_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]})
+
+
+@contextmanager
+def _opened(path: Path, *, max_pixels: int, to_decode: bool) -> Iterator[_Opened]:
+    # The limit is checked here, before anything is allocated, so Pillow's guard against decompression bombs has nothing
+    # left to find. It stays as it is all the same, and the lower of the two limits counts.
+    if Image.MAX_IMAGE_PIXELS is not None:
+        max_pixels = min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
+    with path.open("rb") as file, _mapped(file) as data:
+        format_ = _sniff(data)
+        outline = read_outline(format_, data)
+        _check_sizes(outline.sizes, max_pixels=max_pixels)
+        with _pillow():
+            image = Image.open(_source(file, data, outline, to_decode=to_decode), formats=[format_])
+            _check_sizes([image.size], max_pixels=max_pixels)
+            # Pillow turns TIFF itself. Decoding, it would take an orientation from XMP too, which the size leaves out.
+            image.info.pop("xmp", None)
+            exif = image.info.get("exif", b"") if format_ == "avif" else outline.exif
+            yield _Opened(format_, image, _TURNS.get(orientation(exif)))
+
+
+@contextmanager
+def _mapped(file: BinaryIO) -> Iterator[Data]:
+    """The file as bytes that take no memory. Nothing rewrites an upload, so they cannot vanish while mapped."""
+    try:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError:  # an empty file has nothing to map
+        raise UnsupportedImage(_UNSUPPORTED) from None
+    with data:
+        yield data
+
+
+_UNSUPPORTED = f"The file is not an image of a format we read. Send one of: {', '.join(EXTENSIONS)}."
+_DAMAGED = "The image is damaged or of an unusual kind and cannot be read. Export it again and send that."
+
+_SIGNATURES = {
+    "jpeg": rb"\xff\xd8\xff",
+    "png": rb"\x89PNG\r\n\x1a\n",
+    "webp": rb"RIFF....WEBP",
+    "gif": rb"GIF8[79]a",
+    "bmp": rb"BM.{12}.\0\0\0",  # the header size that follows tells it from a text that begins with these letters
+    "tiff": rb"II[*+]\0|MM\0[*+]",
+    # HEIC shares this container, so one of the brands, four letters each, must be AVIF's.
+    "avif": rb"\0\0\0.ftyp(?:....){0,15}?avi[fs]",
+}
+_SIGNATURE = re.compile(b"|".join(b"(?P<%s>%s)" % (k.encode(), v) for k, v in _SIGNATURES.items()), re.DOTALL)
+
+
+def _sniff(data: Data) -> str:
+    found = _SIGNATURE.match(data[:256])
+    if found is None or found.lastgroup is None:
+        raise UnsupportedImage(_UNSUPPORTED)
+    return found.lastgroup
+
+
+def _check_sizes(sizes: Iterable[tuple[int, int]], *, max_pixels: int) -> None:
+    for width, height in sizes:
+        if width == 0 or height == 0:
+            raise InvalidImage(f"The image is empty: {width} x {height} pixels. Send one with a picture in it.")
+        if width * height > max_pixels:
+            raise InvalidImage(
+                f"The image has {width} x {height} = {width * height} pixels, more than the {max_pixels} allowed. "
+                "Scale it down and send that."
+            )
+
+
+def _source(file: BinaryIO, data: Data, outline: Outline, *, to_decode: bool) -> BinaryIO:
+    """What Pillow is to read; without the body it can open the image, but not decode it."""
+    if not outline.header:
+        return file
+    body = outline.body if to_decode else ()
+    return io.BytesIO(outline.header + b"".join(data[part] for part in body))
+
+
+#: `catch_warnings` swaps filters that the whole process shares, so two threads must not do it at once.
+_FILTERS = threading.Lock()
+
+
+@contextmanager
+def _pillow() -> Iterator[None]:
+    """Run Pillow on a stranger's file: no warning comes out of it, and no exception but ours or the system's."""
+    with _FILTERS, warnings.catch_warnings():
+        # Pillow warns of odd metadata and of sizes near its own limit: both are checked here, or do no harm.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        try:
+            yield
+        except _DAMAGE as error:
+            # Pillow's own OSErrors carry no errno. One that does is the system's, a failing disk for instance; only
+            # EINVAL is the file's doing again, which makes Pillow seek to a negative offset.
+            if isinstance(error, OSError) and error.errno not in {None, EINVAL}:
+                raise
+            raise InvalidImage(_DAMAGED) from error
+
+
+#: What the parsers and decoders of Pillow raise on hostile bytes: nearly anything, and none of it says more than
+#: "damaged". Yet not `Exception`, which would also take the interruption of a job for a fault of its image.
+_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    Image.DecompressionBombError,
+    ImageCms.PyCMSError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)

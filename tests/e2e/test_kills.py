@@ -1,0 +1,125 @@
+"""Processes that die or are stopped in the middle of things: nothing is lost, and all recovers alone."""
+
+import os
+import signal
+from typing import Any
+
+from tests.processes import Installation, wait_for
+
+
+def test_a_job_whose_process_is_killed_completes_on_another_attempt(service: Installation, picture: bytes) -> None:
+    worker = service.start_worker()
+    job_id = service.submit("sleep", picture, seconds=2)
+    service.wait_for_state(job_id, "INFERENCE")
+    before = set(worker.children())
+    victim = _process_of(service, job_id)
+
+    os.kill(victim, signal.SIGKILL)
+
+    result: Any = service.result(job_id)
+    assert result["attempts"] == 2
+    assert result["process_id"] != victim
+    replacement = wait_for(lambda: set(worker.children()) - before, what="the replacement")
+    wait_for(lambda: replacement & _answering(service, picture), what="the replacement's answer")
+
+
+def test_a_replacement_that_loads_slowly_is_given_its_time(service: Installation, picture: bytes) -> None:
+    # Celery's own limit for a replacement is 4 s; past it, it would be killed and replaced for ever.
+    worker = service.start_worker(WORKER_CONCURRENCY="1", FAKE_LOAD_SECONDS="5")
+    service.result(service.submit("echo", picture))
+    (victim,) = worker.children()
+
+    os.kill(victim, signal.SIGKILL)
+
+    result: Any = service.result(service.submit("echo", picture))
+    assert result["process_id"] != victim
+    assert worker.children() == [result["process_id"]]
+
+
+def test_a_segfault_harms_no_neighbour(service: Installation, picture: bytes) -> None:
+    service.start_worker()
+    neighbour = service.submit("sleep", picture, seconds=2)
+    service.wait_for_state(neighbour, "INFERENCE")
+
+    crashed = service.result(service.submit("segfaults", picture, times=1))
+
+    assert crashed["attempts"] == 2
+    assert service.result(neighbour)["attempts"] == 1
+
+
+def test_a_stopping_worker_gives_a_long_job_to_another(service: Installation, picture: bytes) -> None:
+    first = service.start_worker()
+    job_id = service.submit("sleep", picture, seconds=30)
+    service.wait_for_state(job_id, "INFERENCE")
+    # A second signal ends the grace that running jobs are given.
+    first.signal(signal.SIGTERM)
+    with service.redis.client() as client:
+        wait_for(lambda: not client.exists("worker:one@test"), what="the withdrawal of the stopping worker")
+    first.signal(signal.SIGTERM)
+
+    service.start_worker(name="two")
+
+    wait_for(lambda: service.status(job_id)["attempts"] == 2, timeout_s=45, what="a start elsewhere")
+    assert service.result(job_id, timeout_s=45)["attempts"] == 2
+
+
+def test_redis_gone_is_said_at_once_and_its_return_needs_no_restart(service: Installation, picture: bytes) -> None:
+    service.start_worker()
+    service.result(service.submit("echo", picture))
+    service.redis.process.stop()
+    quick = service.http.build_request("GET", "/health/ready", timeout=2).extensions["timeout"]
+
+    refused = service.http.post("/echo", files={"file": picture}, timeout=2)
+    assert refused.status_code == 503
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.json()["code"] == "broker_unavailable"
+    assert int(refused.headers["retry-after"]) > 0
+    assert service.http.get("/health/ready", extensions={"timeout": quick}).status_code == 503
+    assert service.http.get("/health/live", timeout=2).status_code == 200
+    assert not list(service.storage.glob("uploads/*/*"))[1:], "only the first job's upload is there"
+
+    service.redis.start()
+
+    service.wait_until_ready()
+    assert service.result(service.submit("echo", picture), timeout_s=45)["attempts"] == 1
+
+
+def test_a_redis_that_hangs_is_treated_like_one_that_is_gone(service: Installation, picture: bytes) -> None:
+    service.start_worker()
+    job_id = service.submit("sleep", picture, seconds=8)
+    service.wait_for_state(job_id, "INFERENCE")
+    service.redis.process.signal(signal.SIGSTOP)
+
+    try:
+        refused = service.http.post("/echo", files={"file": picture}, timeout=3)
+        waiting = service.http.get(f"/result/{job_id}?wait=30", timeout=3)
+        assert refused.status_code == 503
+        assert waiting.status_code == 503
+    finally:
+        service.redis.process.signal(signal.SIGCONT)
+
+    assert service.result(job_id, timeout_s=45)["attempts"] == 1
+
+
+def test_a_worker_keeps_its_result_until_redis_is_back(service: Installation, picture: bytes) -> None:
+    service.start_worker()
+    job_id = service.submit("sleep", picture, seconds=2)
+    service.wait_for_state(job_id, "INFERENCE")
+
+    service.redis.process.stop()
+    log = service.folder / "one.log"
+    wait_for(lambda: "progress was not stored" in log.read_text(), what="a process that misses Redis")
+    service.redis.start()
+
+    result: Any = service.result(job_id, timeout_s=45)
+    assert result["width"] == 64
+
+
+def _process_of(service: Installation, job_id: str) -> int:
+    with service.redis.client() as client:
+        token = client.get(f"run:{job_id}")
+    return int(str(token).rpartition(":")[2])
+
+
+def _answering(service: Installation, picture: bytes) -> set[object]:
+    return {service.result(service.submit("echo", picture))["process_id"] for _ in range(4)}

@@ -1,0 +1,119 @@
+"""The whole path with the shipped weights: post, watch, fetch; stop everything; start again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import PHOTOS, Installation, installation, wait_for
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with installation(tmp_path_factory.mktemp("whole-path")) as service:
+        service.start_api("app.api")
+        service.start_worker("app.worker.main")
+        service.wait_until_ready()
+        yield service
+
+
+def test_a_dog_is_classified(service: Installation) -> None:
+    job_id = service.submit("classify", PHOTOS / "dog.jpg")
+
+    result: Any = service.result(job_id)
+
+    best = result["predictions"][0]
+    assert best["label"] in {"malamute", "German shepherd"}
+    assert 0.2 < best["score"] < 0.5
+    assert len(result["predictions"]) == 5
+    assert result["model"] == {
+        "name": "models/efficientnet-lite0",
+        "revision": "18df6885ca38",
+        "runtime": "torch",
+        "device": "cpu",
+    }
+    assert result["image"]["width"] == 768
+    assert result["image"]["height"] == 576
+    assert result["image"]["format"] == "jpeg"
+
+
+def test_options_are_obeyed(service: Installation) -> None:
+    job_id = service.submit("classify", PHOTOS / "coffee.png", top_k=3, threshold=0.5, priority="high")
+
+    result: Any = service.result(job_id)
+
+    assert [prediction["label"] for prediction in result["predictions"]] == ["espresso"]
+    assert result["predictions"][0]["score"] > 0.9
+
+
+def test_timings_are_filled_and_consistent(service: Installation) -> None:
+    timings: Any = service.result(service.submit("classify", PHOTOS / "dog.jpg"))["timings"]
+
+    parts = {name: value for name, value in timings.items() if name != "total_ms"}
+    assert set(parts) == {"queued_ms", "decode_ms", "preprocess_ms", "inference_ms", "postprocess_ms"}
+    assert all(value >= 0 for value in parts.values())
+    assert timings["inference_ms"] > 0
+    # Timestamps are cut to the millisecond, and the total holds what lies between the parts.
+    assert sum(parts.values()) <= timings["total_ms"] + 2
+
+
+def test_a_waiting_submission_is_answered_with_the_result(service: Installation) -> None:
+    answer = service.http.post(
+        "/classify", files={"file": (PHOTOS / "dog.jpg").read_bytes()}, headers={"Prefer": "wait=10"}, timeout=15
+    )
+
+    assert answer.status_code == 200
+    assert answer.headers["preference-applied"] == "wait=10"
+    assert answer.json()["predictions"][0]["label"] == "malamute"
+
+
+def test_the_models_that_are_loaded_are_listed(service: Installation) -> None:
+    (entry,) = service.http.get("/models").json()["models"]
+
+    assert entry == {
+        "task": "classify",
+        "name": "models/efficientnet-lite0",
+        "revision": "18df6885ca38",
+        "runtime": "torch",
+        "device": "cpu",
+        "labels": 1000,
+        "workers": ["one@test"],
+        "error": None,
+    }
+
+
+def test_a_damaged_picture_that_only_a_decode_can_tell_fails_its_job(service: Installation) -> None:
+    photo = bytearray((PHOTOS / "coffee.png").read_bytes())
+    photo[len(photo) // 2] ^= 0xFF  # a checksum deep in the compressed pixels is wrong now
+
+    document: Any = service.wait_for_state(service.submit("classify", bytes(photo)), "SUCCESS", "FAILURE")
+
+    assert document["status"] == "failed"
+    assert document["error"]["code"] == "invalid_image"
+    assert document["progress"] is None
+    problem = service.http.get(document["urls"]["result"])
+    assert problem.status_code == 409
+    assert problem.json()["code"] == "job_failed"
+    assert problem.json()["error"] == document["error"]
+
+
+def test_results_and_waiting_jobs_survive_a_stop_of_everything(tmp_path: Path) -> None:
+    with installation(tmp_path) as service:
+        api, worker = service.start_api("app.api"), service.start_worker("app.worker.main")
+        finished = service.submit("classify", PHOTOS / "dog.jpg")
+        before = service.result(finished)
+        worker.stop()
+        waiting = service.submit("classify", PHOTOS / "coffee.png")
+        api.stop()
+        service.redis.process.stop()
+
+        service.redis.start()
+        service.start_api("app.api")
+
+        assert service.http.get(f"/result/{finished}").json() == before
+        assert service.status(waiting)["state"] == "PENDING"
+        service.start_worker("app.worker.main")
+        result: Any = service.result(waiting)
+        assert result["predictions"][0]["label"] == "espresso"
+        wait_for(lambda: service.http.get("/health").json()["queue_depth"] == 0, what="an empty queue")

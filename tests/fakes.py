@@ -1,0 +1,149 @@
+"""Tasks without a network that misbehave on demand, for driving the real worker."""
+
+import ctypes
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from PIL import Image
+from pydantic import Field
+
+from app.errors import TransientError
+from app.schemas import ModelInfo
+from app.tasks.base import Answer, Loader, Options, ReportProgress, Task
+
+
+class FakeModel:
+    """Loads in no time."""
+
+    info = ModelInfo(name="fake", revision="1", runtime="python", device="cpu")
+    labels: ClassVar[dict[int, str]] = {}
+
+
+class FakeOptions(Options):
+    seconds: Annotated[float, Field(ge=0, le=600)] = 0
+    times: Annotated[int, Field(ge=0, le=100)] = 1
+
+
+class FakeAnswer(Answer):
+    width: int
+    height: int
+    process_id: int
+
+
+class Echo(Task[FakeModel]):
+    """Answers with the picture's size and the process that saw it."""
+
+    name = "echo"
+    summary = "Tell the picture's size."
+    options = FakeOptions
+    answer = FakeAnswer
+    example: ClassVar[dict[str, Any]] = {"width": 1, "height": 1, "process_id": 1}
+
+    def load(self, loader: Loader) -> FakeModel:
+        return FakeModel()
+
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, report: ReportProgress) -> Image.Image:
+        return inputs
+
+    def postprocess(self, outputs: Image.Image, model: FakeModel, options: Any) -> FakeAnswer:
+        return FakeAnswer(width=outputs.width, height=outputs.height, process_id=os.getpid())
+
+
+class Sleep(Echo):
+    """Works for `seconds`, reporting as it goes."""
+
+    name = "sleep"
+
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, report: ReportProgress) -> Image.Image:
+        begin = time.monotonic()
+        while (elapsed := time.monotonic() - begin) < options.seconds:
+            report(elapsed / options.seconds)
+            time.sleep(0.05)
+        return inputs
+
+
+class Flaky(Echo):
+    """Fails for a passing reason, `times` times for each picture."""
+
+    name = "flaky"
+
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, report: ReportProgress) -> Image.Image:
+        folder = Path(os.environ["STORAGE_ROOT"]) / "flaky"
+        folder.mkdir(exist_ok=True)
+        tries = len(list(folder.glob(f"{inputs.width}x{inputs.height}.*")))
+        (folder / f"{inputs.width}x{inputs.height}.{tries}").touch()
+        if tries < options.times:
+            raise TransientError("The store of the fakes did not answer.")
+        return inputs
+
+
+class Fails(Echo):
+    """Raises what no one expects."""
+
+    name = "fails"
+
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, report: ReportProgress) -> Image.Image:
+        raise ValueError("a secret of the server in /etc/passwd")
+
+
+class Allocates(Echo):
+    """Runs out of memory."""
+
+    name = "allocates"
+
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, report: ReportProgress) -> Image.Image:
+        raise MemoryError
+
+
+class Segfaults(Echo):
+    """Kills its process, `times` times, then answers."""
+
+    name = "segfaults"
+
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, report: ReportProgress) -> Image.Image:
+        folder = Path(os.environ["STORAGE_ROOT"]) / "segfaults"
+        folder.mkdir(exist_ok=True)
+        tries = len(list(folder.iterdir()))
+        (folder / str(tries)).touch()
+        if tries < options.times:
+            ctypes.string_at(0)
+        return inputs
+
+
+class Stubborn(Echo):
+    """Sits in C code that no signal handler interrupts: only the hard limit ends it."""
+
+    name = "stubborn"
+
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, report: ReportProgress) -> Image.Image:
+        while True:
+            try:
+                time.sleep(60)
+            except Exception:  # noqa: BLE001  # the soft limit, ignored
+                continue
+
+
+class LoadsWhenTold(Echo):
+    """Loads slowly, and only if the file that says so is there."""
+
+    name = "loads"
+
+    def load(self, loader: Loader) -> FakeModel:
+        time.sleep(float(os.environ.get("FAKE_LOAD_SECONDS", "0")))
+        if os.environ.get("FAKE_LOAD") == "fail":
+            raise FileNotFoundError("no weights in /srv/secret/models/fake")
+        return FakeModel()
+
+
+FAKES: tuple[Task[Any], ...] = (
+    Echo(),
+    Sleep(),
+    Flaky(),
+    Fails(),
+    Allocates(),
+    Segfaults(),
+    Stubborn(),
+    LoadsWhenTold(),
+)

@@ -1,0 +1,200 @@
+"""Redis, workers and the API as real processes on free ports, and conditions to wait for."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from signal import SIGCONT, SIGKILL, SIGTERM
+from typing import TypeVar
+
+import httpx
+import redis
+
+from app.local import redis_server
+
+ROOT = Path(__file__).parent.parent
+PHOTOS = ROOT / "tests" / "photos"
+T = TypeVar("T")
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], T | None], *, timeout_s: float = 30, what: str = "the condition") -> T:
+    """The first answer of `condition` that is not false. Fails the test when the time is up."""
+    deadline = time.monotonic() + timeout_s
+    while not (answer := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} was not met within {timeout_s} s")
+        time.sleep(0.02)
+    return answer
+
+
+class Process:
+    """One process of ours, ended with its children when the test ends."""
+
+    def __init__(self, argv: list[str], *, log: Path, environment: Mapping[str, str]) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self._popen = subprocess.Popen(
+                argv,
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.pid = self._popen.pid
+
+    def signal(self, number: int) -> None:
+        self._popen.send_signal(number)
+
+    def stop(self, number: int = SIGTERM, *, timeout_s: float = 40) -> int:
+        """Signal it and wait. Returns its exit code."""
+        if self._popen.poll() is None:
+            self.signal(number)
+        return self._popen.wait(timeout_s)
+
+    def kill(self) -> None:
+        """End it and all it started, whatever state they are in."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, SIGCONT)
+            os.killpg(self.pid, SIGKILL)
+        self._popen.wait(10)
+
+    @property
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
+    def children(self) -> list[int]:
+        """Process ids of its children (Linux, proc(5))."""
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
+
+class RedisServer:
+    """A real redis-server with its append-only file in `folder`, restartable on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = folder
+        self.process = self.start()
+
+    def start(self) -> Process:
+        argv = [redis_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        durable = ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]
+        self.process = Process(argv + durable, log=self._folder / "redis.log", environment={})
+        wait_for(self._answers, what="Redis's answer")
+        return self.process
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url, decode_responses=True)
+
+    def _answers(self) -> bool:
+        with contextlib.closing(self.client()) as client, contextlib.suppress(redis.RedisError):
+            return bool(client.ping())
+        return False
+
+
+class Installation:
+    """A Redis, an API and workers that share one storage folder."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder = folder
+        self.storage = folder / "data"
+        self.storage.mkdir()
+        self.redis = RedisServer(folder)
+        self.port = free_port()
+        self.settings = {
+            "REDIS_URL": self.redis.url,
+            "API_PORT": str(self.port),
+            "STORAGE_ROOT": str(self.storage),
+            "WORKER_CONCURRENCY": "2",
+            "RETRY_BACKOFF_S": "0.2",
+            "PYTHONWARNINGS": "ignore",
+            **settings,
+        }
+        self._processes: list[Process] = []
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=10)
+
+    def start_api(self, module: str = "tests.fake_api") -> Process:
+        process = self._start([sys.executable, "-m", module], log="api.log")
+        wait_for(lambda: self._get("/health/live"), what="the API's answer")
+        return process
+
+    def start_worker(self, module: str = "tests.fake_worker", *, name: str = "one", **settings: str) -> Process:
+        """Start a worker and wait until it has announced itself."""
+        argv = [sys.executable, "-m", "celery", "-A", module, "worker", "--without-gossip", "--without-mingle"]
+        process = self._start(
+            [*argv, "-n", f"{name}@test"], log=f"{name}.log", REMAP_SIGTERM="SIGQUIT", **settings
+        )
+        with contextlib.closing(self.redis.client()) as client:
+            wait_for(lambda: client.exists(f"worker:{name}@test"), timeout_s=60, what=f"the word of worker {name}")
+        return process
+
+    def wait_until_ready(self) -> None:
+        wait_for(lambda: self._get("/health/ready"), timeout_s=60, what="readiness")
+
+    def submit(self, task: str, picture: bytes | Path, **options: object) -> str:
+        """Submit and return the job id; fails the test unless it was accepted."""
+        answer = self.post(task, picture, **options)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["job_id"])
+
+    def post(self, task: str, picture: bytes | Path, **options: object) -> httpx.Response:
+        content = picture if isinstance(picture, bytes) else picture.read_bytes()
+        fields = {name: str(value) for name, value in options.items()}
+        return self.http.post(f"/{task}", files={"file": ("picture", content)}, data=fields)
+
+    def status(self, job_id: str) -> dict[str, object]:
+        return dict(self.http.get(f"/status/{job_id}").json())
+
+    def wait_for_state(self, job_id: str, *states: str, timeout_s: float = 30) -> dict[str, object]:
+        def reached() -> dict[str, object] | None:
+            document = self.status(job_id)
+            return document if document["state"] in states else None
+
+        return wait_for(reached, timeout_s=timeout_s, what=f"state {states} of {job_id}")
+
+    def result(self, job_id: str, *, timeout_s: float = 30) -> dict[str, object]:
+        """The result, once the job has ended; fails the test if it failed."""
+        document = self.wait_for_state(job_id, "SUCCESS", "FAILURE", timeout_s=timeout_s)
+        assert document["state"] == "SUCCESS", document
+        return dict(self.http.get(f"/result/{job_id}").json())
+
+    def close(self) -> None:
+        self.http.close()
+        for process in self._processes:
+            process.kill()
+        self.redis.process.kill()
+
+    def _start(self, argv: list[str], *, log: str, **environment: str) -> Process:
+        process = Process(argv, log=self.folder / log, environment={**self.settings, **environment})
+        self._processes.append(process)
+        return process
+
+    def _get(self, path: str) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return self.http.get(path).is_success
+        return False
+
+
+@contextlib.contextmanager
+def installation(folder: Path, **settings: str) -> Iterator[Installation]:
+    """An installation that is gone when the test ends; its logs are printed, for a failing test to show."""
+    service = Installation(folder, **settings)
+    try:
+        yield service
+    finally:
+        service.close()
+        for log in sorted(folder.glob("*.log")):
+            print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
