@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from PIL import Image, ImageCms
 
-from app.errors import InvalidImage, UnsupportedImage
+from app.errors import InvalidImage, OutOfMemory, UnsupportedImage
 from app.imaging_colour import to_rgb
 from app.imaging_outline import Outline, read_outline
 from app.imaging_tiff import Data, orientation
@@ -50,8 +50,8 @@ def probe(path: Path, *, max_pixels: int) -> ImageInfo:
     """Format and size of an image file, without decoding it.
 
     Raises `UnsupportedImage` for a format that is not in `EXTENSIONS`; `InvalidImage` for one that is, but damaged, cut
-    short, empty or of more than `max_pixels`; `OSError` when the file cannot be read, which is no fault of the client.
-    Pillow's own ceiling, about 179 million pixels, holds as well.
+    short, empty or of more than `max_pixels`; `OutOfMemory`; `OSError` when the file cannot be read, which is no fault
+    of the client. Pillow's own ceiling, about 179 million pixels, holds as well.
     """
     with _opened(path, max_pixels=max_pixels, to_decode=False) as opened:
         width, height = opened.image.size
@@ -181,6 +181,8 @@ def _pillow() -> Iterator[None]:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         try:
             yield
+        except MemoryError:
+            raise OutOfMemory("There was not enough memory for this image. Send a smaller one.") from None
         except _DAMAGE as error:
             # Pillow's own OSErrors carry no errno. One that does is the system's, a failing disk for instance; only
             # EINVAL is the file's doing again, which makes Pillow seek to a negative offset.
@@ -200,7 +202,6 @@ _DAMAGE = (
     Image.DecompressionBombError,
     ImageCms.PyCMSError,
     LookupError,
-    MemoryError,
     OSError,
     RuntimeError,
     SyntaxError,

@@ -2,6 +2,7 @@
 
 import uvicorn
 
+from app import logs
 from app.config import get_settings
 
 
@@ -13,7 +14,7 @@ def main() -> None:
         factory=True,
         host=settings.bind,
         port=settings.api_port,
-        log_level=settings.log_level.lower(),
+        log_config=logs.configuration(settings),
         timeout_graceful_shutdown=10,
     )
 

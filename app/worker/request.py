@@ -7,6 +7,7 @@ to the queue and another process finds it, and it writes the end of one that ove
 import logging
 from typing import Any
 
+from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
 from celery.app.task import Context
 from celery.worker.request import Request
@@ -29,7 +30,10 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery carries no types
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:  # noqa: FBT001, FBT002  # Celery's signature
         """Free the lock of a process that died before its message is put back."""
-        if isinstance(exc_info.exception, WorkerLostError):
+        cause = exc_info.exception
+        if isinstance(cause, ExceptionWithTraceback):
+            cause = cause.exc
+        if isinstance(cause, WorkerLostError):
             self._release()
         super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 

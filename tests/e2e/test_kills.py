@@ -48,19 +48,25 @@ def test_a_segfault_harms_no_neighbour(service: Installation, picture: bytes) ->
 
 
 def test_a_stopping_worker_gives_a_long_job_to_another(service: Installation, picture: bytes) -> None:
-    first = service.start_worker()
-    job_id = service.submit("sleep", picture, seconds=30)
+    first = service.start_worker(FAKE_GRACE_SECONDS="1")
+    job_id = service.submit("sleep", picture, seconds=4)
     service.wait_for_state(job_id, "INFERENCE")
-    # A second signal ends the grace that running jobs are given.
-    first.signal(signal.SIGTERM)
-    with service.redis.client() as client:
-        wait_for(lambda: not client.exists("worker:one@test"), what="the withdrawal of the stopping worker")
-    first.signal(signal.SIGTERM)
 
+    first.stop()
+
+    assert not service.http.get("/models").json()["models"][0]["workers"]
     service.start_worker(name="two")
+    assert service.result(job_id)["attempts"] == 2
 
-    wait_for(lambda: service.status(job_id)["attempts"] == 2, timeout_s=45, what="a start elsewhere")
-    assert service.result(job_id, timeout_s=45)["attempts"] == 2
+
+def test_a_stopping_worker_lets_a_short_job_finish(service: Installation, picture: bytes) -> None:
+    first = service.start_worker(FAKE_GRACE_SECONDS="4")
+    job_id = service.submit("sleep", picture, seconds=1)
+    service.wait_for_state(job_id, "INFERENCE")
+
+    first.stop()
+
+    assert service.result(job_id)["attempts"] == 1
 
 
 def test_redis_gone_is_said_at_once_and_its_return_needs_no_restart(service: Installation, picture: bytes) -> None:
