@@ -67,10 +67,22 @@ class Changes:
         self._redis = redis
         self._channels: dict[str, _Channel] = {}
         self._pubsub: PubSub | None = None
+        self._stopping = False
 
-    async def run(self) -> None:
-        """Listen for ever, reconnecting as needed."""
-        while True:
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Listen in the background, reconnecting as needed."""
+        listener = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            # A cancellation alone can get lost in `asyncio.wait_for`, which redis-py uses, before Python 3.12.
+            self._stopping = True
+            listener.cancel()
+            await asyncio.wait({listener})
+
+    async def _run(self) -> None:
+        while not self._stopping:
             try:
                 await self._listen()
             except (RedisError, OSError) as error:
@@ -115,7 +127,7 @@ class Changes:
             await pubsub.subscribe(_OWN_CHANNEL)
             self._pubsub = pubsub
             heard = time.monotonic()
-            while True:
+            while not self._stopping:
                 message = await pubsub.get_message(timeout=_PING_EVERY_S)
                 now = time.monotonic()
                 if message is not None:
@@ -130,11 +142,12 @@ class Changes:
         channel = self._channels.get(name or "")
         if channel is None:
             return
-        if kind == "subscribe":
-            channel.subscribed.set()
-        elif kind == "message":
+        # A second confirmation means that redis-py has reconnected: a word may have been missed, so all look again.
+        if kind == "message" or (kind == "subscribe" and channel.subscribed.is_set()):
             for watch in channel.watches:
                 watch.wake()
+        elif kind == "subscribe":
+            channel.subscribed.set()
 
     def _break(self) -> None:
         channels, self._channels = self._channels, {}

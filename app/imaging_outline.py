@@ -259,8 +259,6 @@ def _avif_boxes(data: Data) -> Iterator[tuple[bytes, int, int]]:
         if size == 1:
             (size,) = struct.unpack_from(">Q", data, at + 8)
         end = at + size if size else len(data)
-        if size and size < 8:
-            return
         if end > len(data) and kind in _AVIF_NEEDED:
             raise InvalidImage(_CUT_SHORT)
         yield kind, at, end

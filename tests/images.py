@@ -1,19 +1,40 @@
-"""Odd image files, made in memory byte by byte: what Pillow would never write."""
+"""Image files of every format, and odd ones, made byte by byte, that Pillow would never write."""
 
+import random
 import struct
 import zlib
 from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+from tests.pictures import encoded
 
 #: Type numbers of TIFF values.
-BYTE, ASCII, SHORT, LONG, UNDEFINED = 1, 2, 3, 4, 7
+BYTE, ASCII, SHORT, LONG = 1, 2, 3, 4
 
 
-def png(  # one argument a field
-    width: int, height: int, rows: bytes | None = None, *, depth: int = 8, colour: int = 0, extra: bytes = b""
-) -> bytes:
-    """A PNG of this IHDR. `rows` are raw, each behind its filter byte; `extra` chunks stand before them."""
-    body = b"" if rows is None else chunk(b"IDAT", zlib.compress(rows, 9))
-    return png_of(chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)), extra, body)
+def upload(folder: Path, data: bytes) -> Path:
+    """A file of this content, whose name says nothing of what is in it."""
+    path = folder / "upload"
+    path.write_bytes(data)
+    return path
+
+
+def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
+    """Pixels that do not compress away."""
+    return Image.frombytes("RGB", (width, height), random.Random(7).randbytes(width * height * 3)).convert(mode)
+
+
+def jpeg(**options: object) -> bytes:
+    """A JPEG of 64 x 48 pixels."""
+    return encoded(noise(64, 48), "JPEG", **options)
+
+
+def png(width: int, height: int, rows: bytes, *, depth: int = 8, colour: int = 0, extra: bytes = b"") -> bytes:
+    """A PNG of this header. `rows` are raw, each behind its filter byte; `extra` chunks stand before them."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    return png_of(header, extra, chunk(b"IDAT", zlib.compress(rows, 9)))
 
 
 def png_of(*chunks: bytes) -> bytes:
@@ -58,6 +79,12 @@ def bmp(width: int, height: int, *, header_bytes: int = 40) -> bytes:
     return b"BM" + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, header_bytes, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
 
 
+def bmp_of_os2(width: int, height: int) -> bytes:
+    """A black BMP with the short header of OS/2."""
+    header = struct.pack("<IIIIHHHH", 26 + width * height * 3, 0, 26, 12, width, height, 1, 24)
+    return b"BM" + header + bytes(width * height * 3)
+
+
 def webp(*chunks: tuple[bytes, bytes]) -> bytes:
     """A WebP of these chunks."""
     body = b"".join(kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2) for kind, data in chunks)
@@ -82,9 +109,10 @@ def tiff(entries: Iterable[tuple[int, int, int, int]], *, data: bytes = b"", cou
 def grey_tiff(width: int, height: int, *more: tuple[int, int, int, int], data: bytes = b"") -> bytes:
     """A TIFF of 8-bit greys in one strip at the start of the file, and more entries."""
     basics = [(256, LONG, 1, width), (257, LONG, 1, height), (258, SHORT, 1, 8), (262, SHORT, 1, 1)]
+    basics += [(273, LONG, 1, 0), (279, LONG, 1, width * height)]
     own = {tag for tag, *_ in more}
-    strips = [entry for entry in [(273, LONG, 1, 0), (279, LONG, 1, width * height)] if entry[0] not in own]
-    return tiff(sorted([*basics, *strips, *more]), data=data)
+    entries = [*(entry for entry in basics if entry[0] not in own), *more]
+    return tiff(sorted(entries, key=lambda entry: entry[0]), data=data)
 
 
 def oriented(value: int) -> bytes:
@@ -96,3 +124,41 @@ def avif_promising(avif: bytes, width: int, height: int) -> bytes:
     """An AVIF whose size property claims another size."""
     at = avif.index(b"ispe") + 8
     return avif[:at] + struct.pack(">II", width, height) + avif[at + 8 :]
+
+
+def with_exif(kind: str, block: bytes, picture: Image.Image) -> bytes:
+    """An image with any block as its EXIF, however broken."""
+    if kind == "JPEG":
+        return with_segments(encoded(picture, kind, quality=100, subsampling=0), segment(0xE1, b"Exif\0\0" + block))
+    if kind == "PNG":
+        return encoded(picture, kind).replace(b"\0\0\0\0IEND", chunk(b"eXIf", block) + b"\0\0\0\0IEND")
+    if kind == "WEBP":
+        return encoded(picture, kind, lossless=True, exif=block)
+    sound = tiff([(305, ASCII, 4, 0)], data=b"?" * len(block))
+    return encoded(picture, kind, speed=10, quality=100, exif=sound).replace(sound, block.ljust(len(sound), b"?"))
+
+
+#: One of every kind, 64 x 48 pixels each; the name begins with the format.
+SOUND = {
+    "jpeg": jpeg(),
+    "jpeg progressive": jpeg(progressive=True),
+    "jpeg mpo": encoded(noise(64, 48), "MPO", save_all=True, append_images=[noise(32, 24)]),
+    "png": encoded(noise(64, 48), "PNG"),
+    "png palette": encoded(noise(64, 48, "P"), "PNG"),
+    "webp lossy": encoded(noise(64, 48), "WEBP"),
+    "webp lossless": encoded(noise(64, 48), "WEBP", lossless=True),
+    "webp with alpha": encoded(noise(64, 48, "RGBA"), "WEBP", exif=oriented(1)),
+    "gif": encoded(noise(64, 48), "GIF"),
+    "bmp": encoded(noise(64, 48), "BMP"),
+    "bmp of OS/2": bmp_of_os2(64, 48),
+    "bmp from top to bottom": bmp(64, -48) + bytes(64 * 48 * 3),
+    "tiff": encoded(noise(64, 48), "TIFF"),
+    "tiff deflate": encoded(noise(64, 48), "TIFF", compression="tiff_adobe_deflate"),
+    "tiff big": encoded(noise(64, 48), "TIFF", big_tiff=True),
+    "avif": encoded(noise(64, 48), "AVIF", speed=10),
+}
+
+#: The header and data of a PNG of 9 x 9 greys, and the header of a JPEG scan.
+IHDR = chunk(b"IHDR", struct.pack(">IIBBBBB", 9, 9, 8, 0, 0, 0, 0))
+IDAT = chunk(b"IDAT", zlib.compress(b"\0" * 90))
+SCAN = segment(0xDA, b"\1\1\0\0\x3f\0")

@@ -134,9 +134,7 @@ class Installation:
     def start_worker(self, module: str = "tests.fake_worker", *, name: str = "one", **settings: str) -> Process:
         """Start a worker and wait until it has announced itself."""
         argv = [sys.executable, "-m", "celery", "-A", module, "worker", "--without-gossip", "--without-mingle"]
-        process = self._start(
-            [*argv, "-n", f"{name}@test"], log=f"{name}.log", REMAP_SIGTERM="SIGQUIT", **settings
-        )
+        process = self._start([*argv, "-n", f"{name}@test"], log=f"{name}.log", REMAP_SIGTERM="SIGQUIT", **settings)
         with contextlib.closing(self.redis.client()) as client:
             wait_for(lambda: client.exists(f"worker:{name}@test"), timeout_s=60, what=f"the word of worker {name}")
         return process

@@ -3,7 +3,6 @@
 Imports no model runtime: this process only takes pictures in and reads Redis.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -42,7 +41,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = _connect(settings)
         changes = Changes(redis)
-        listener = asyncio.create_task(changes.run())
         messages = Messages(CeleryApp(settings))
         app.state.service = Service(
             settings=settings,
@@ -50,10 +48,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             storage=Storage(settings.storage_root),
             jobs=Jobs(redis=redis, messages=messages, changes=changes, settings=settings),
         )
-        yield
-        listener.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await listener
+        async with changes.listening():
+            yield
         await redis.aclose()
 
     app = FastAPI(title="Darkroom", version=_VERSION, description=_DESCRIPTION, lifespan=lifespan)

@@ -1,0 +1,251 @@
+"""Following a job: status, many statuses, result, and waiting for either. The test plays the worker."""
+
+import asyncio
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from app.backend import FencedBackend
+from app.config import Settings
+from app.errors import InvalidImage
+from app.registry import now_ms
+from app.states import State
+from tests.backends import RESULT, backend_of, request_of
+from tests.pictures import png
+
+
+@pytest.fixture
+def backend(settings: Settings) -> FencedBackend:
+    return backend_of(settings)
+
+
+async def submit(http: httpx.AsyncClient) -> str:
+    answer = await http.post("/classify", files={"file": png(8, 8)})
+    assert answer.status_code == 202
+    return str(answer.json()["job_id"])
+
+
+def finish(backend: FencedBackend, job_id: str) -> None:
+    backend.start(job_id, {"progress": 5}, request=request_of(job_id))
+    backend.store_result(job_id, RESULT, "SUCCESS", request=request_of(job_id))
+
+
+def fail(backend: FencedBackend, job_id: str, error: Exception) -> None:
+    backend.start(job_id, {"progress": 5}, request=request_of(job_id))
+    backend.store_result(job_id, error, "FAILURE", request=request_of(job_id))
+
+
+async def test_a_running_job_shows_its_state_and_progress(http: httpx.AsyncClient, backend: FencedBackend) -> None:
+    job_id = await submit(http)
+    backend.start(job_id, {"progress": 5}, request=request_of(job_id))
+    backend.write(job_id, {"progress": 55}, State.INFERENCE, request=request_of(job_id))
+
+    document = (await http.get(f"/status/{job_id}")).json()
+
+    assert document["status"] == "processing"
+    assert document["state"] == "INFERENCE"
+    assert document["progress"] == 55
+    assert document["attempts"] == 1
+    assert document["queue_position"] is None
+    assert document["started_at"].endswith("Z")
+
+
+async def test_a_completed_job_gives_its_result(http: httpx.AsyncClient, backend: FencedBackend) -> None:
+    job_id = await submit(http)
+    finish(backend, job_id)
+
+    answer = await http.get(f"/result/{job_id}")
+
+    document = answer.json()
+    assert answer.status_code == 200
+    assert document["predictions"] == RESULT["answer"]["predictions"]
+    assert document["timings"].keys() == {*RESULT["timings"], "total_ms"}
+    assert document["image"]["width"] == 8
+    assert document["cached"] is False
+    status = (await http.get(f"/status/{job_id}")).json()
+    assert (status["status"], status["progress"]) == ("completed", 100)
+    assert status["finished_at"] == document["finished_at"]
+
+
+async def test_an_unfinished_job_has_no_result_yet(http: httpx.AsyncClient) -> None:
+    job_id = await submit(http)
+
+    answer = await http.get(f"/result/{job_id}")
+
+    assert answer.status_code == 202
+    assert answer.headers["retry-after"] == "1"
+    assert answer.json()["status"] == "pending"
+
+
+async def test_a_failed_job_says_why(http: httpx.AsyncClient, backend: FencedBackend) -> None:
+    job_id = await submit(http)
+    fail(backend, job_id, InvalidImage("The picture is damaged. Send an intact one."))
+
+    answer = await http.get(f"/result/{job_id}")
+
+    problem = answer.json()
+    assert answer.status_code == 409
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert problem["code"] == "job_failed"
+    assert problem["job_id"] == job_id
+    assert problem["error"]["code"] == "invalid_image"
+    assert "damaged" in problem["detail"]
+    assert (await http.get(f"/status/{job_id}")).json()["error"] == problem["error"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RuntimeError("/etc/passwd"), "internal_error"),
+        (type("TimeLimitExceeded", (Exception,), {})(300), "time_limit"),
+        (type("WorkerLostError", (Exception,), {})("signal 9 in /srv"), "worker_crashed"),
+    ],
+)
+async def test_a_failure_that_is_not_ours_tells_nothing_of_the_server(
+    http: httpx.AsyncClient, backend: FencedBackend, error: Exception, code: str
+) -> None:
+    job_id = await submit(http)
+    fail(backend, job_id, error)
+
+    answer = await http.get(f"/status/{job_id}")
+
+    assert answer.json()["error"]["code"] == code
+    assert "/etc" not in answer.text
+    assert "/srv" not in answer.text
+
+
+async def test_a_cancelled_job_has_no_result(http: httpx.AsyncClient, backend: FencedBackend) -> None:
+    job_id = await submit(http)
+    backend.store_result(job_id, Exception("revoked"), "REVOKED", request=request_of(job_id, token=""))
+
+    assert (await http.get(f"/status/{job_id}")).json()["status"] == "cancelled"
+    answer = await http.get(f"/result/{job_id}")
+    assert (answer.status_code, answer.json()["code"]) == (409, "job_cancelled")
+
+
+@pytest.mark.parametrize("call", ["/status", "/result"])
+@pytest.mark.parametrize("job_id", [str(uuid.uuid4()), "7", "..%2f..%2fetc", "x" * 3000, "%00", "*"])
+async def test_an_id_that_is_no_job_is_a_404(http: httpx.AsyncClient, call: str, job_id: str) -> None:
+    answer = await http.get(f"{call}/{job_id}")
+
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] in {"job_not_found", "not_found"}
+
+
+@pytest.mark.parametrize("call", ["/status", "/result"])
+async def test_an_expired_job_is_a_410(
+    http: httpx.AsyncClient, backend: FencedBackend, client: redis.Redis, call: str
+) -> None:
+    job_id = await submit(http)
+    finish(backend, job_id)
+    client.hset(f"job:{job_id}", "expires_at", now_ms() - 1)
+
+    answer = await http.get(f"{call}/{job_id}")
+
+    assert (answer.status_code, answer.json()["code"]) == (410, "job_gone")
+
+
+async def test_a_job_whose_result_left_a_moment_before_its_time_is_a_410(
+    http: httpx.AsyncClient, backend: FencedBackend, client: redis.Redis
+) -> None:
+    job_id = await submit(http)
+    finish(backend, job_id)
+    client.delete(f"celery-task-meta-{job_id}")
+
+    assert (await http.get(f"/status/{job_id}")).status_code == 410
+
+
+async def test_many_statuses_come_in_one_answer(http: httpx.AsyncClient, backend: FencedBackend) -> None:
+    done, waiting, missing = await submit(http), await submit(http), str(uuid.uuid4())
+    finish(backend, done)
+
+    answer = await http.get("/status", params={"id": [done, missing, waiting, done]})
+
+    jobs = answer.json()["jobs"]
+    assert [job["job_id"] for job in jobs] == [done, missing, waiting]
+    assert [job.get("status") for job in jobs] == ["completed", None, "pending"]
+    assert jobs[1]["error"]["code"] == "job_not_found"
+
+
+@pytest.mark.parametrize("ids", [[], [str(number) for number in range(101)]])
+async def test_the_number_of_ids_is_bounded(http: httpx.AsyncClient, ids: list[str]) -> None:
+    answer = await http.get("/status", params={"id": ids})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_option")
+
+
+@pytest.mark.parametrize("wait", ["-1", "61", "soon"])
+async def test_a_wait_out_of_range_is_refused(http: httpx.AsyncClient, wait: str) -> None:
+    answer = await http.get(f"/status/{uuid.uuid4()}?wait={wait}")
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_option")
+    assert "wait" in answer.json()["detail"]
+
+
+async def test_a_wait_ends_with_the_next_change(http: httpx.AsyncClient, backend: FencedBackend) -> None:
+    job_id = await submit(http)
+    waiting = asyncio.create_task(http.get(f"/status/{job_id}?wait=30"))
+    await subscribed(backend, job_id)
+
+    backend.start(job_id, {"progress": 5}, request=request_of(job_id))
+
+    assert (await waiting).json()["state"] == "STARTED"
+
+
+async def test_a_wait_for_the_result_outlasts_other_changes(http: httpx.AsyncClient, backend: FencedBackend) -> None:
+    job_id = await submit(http)
+    waiting = [asyncio.create_task(http.get(f"/result/{job_id}?wait=30")) for _ in range(5)]
+    await subscribed(backend, job_id)
+
+    backend.start(job_id, {"progress": 5}, request=request_of(job_id))
+    backend.write(job_id, {"progress": 40}, State.INFERENCE, request=request_of(job_id))
+    backend.store_result(job_id, RESULT, "SUCCESS", request=request_of(job_id))
+
+    assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200] * 5
+    # Whoever comes later is subscribed anew.
+    other = await submit(http)
+    later = asyncio.create_task(http.get(f"/result/{other}?wait=30"))
+    await subscribed(backend, other)
+    finish(backend, other)
+    assert (await later).status_code == 200
+
+
+async def test_a_wait_that_nothing_ends_is_answered_when_its_time_is_up(http: httpx.AsyncClient) -> None:
+    job_id = await submit(http)
+
+    assert (await http.get(f"/status/{job_id}?wait=0.1")).json()["status"] == "pending"
+    assert (await http.get(f"/result/{job_id}?wait=0.1")).status_code == 202
+
+
+async def test_a_wait_for_an_ended_job_is_answered_at_once(http: httpx.AsyncClient, backend: FencedBackend) -> None:
+    job_id = await submit(http)
+    finish(backend, job_id)
+
+    async with asyncio.timeout(10):
+        assert (await http.get(f"/status/{job_id}?wait=60")).json()["status"] == "completed"
+        assert (await http.get(f"/result/{job_id}?wait=60")).status_code == 200
+
+
+async def test_a_wait_whose_connection_broke_looks_again(
+    http: httpx.AsyncClient, backend: FencedBackend, client: redis.Redis
+) -> None:
+    job_id = await submit(http)
+    waiting = asyncio.create_task(http.get(f"/status/{job_id}?wait=30"))
+    await subscribed(backend, job_id)
+
+    client.client_kill_filter(_type="pubsub")
+
+    async with asyncio.timeout(10):
+        assert (await waiting).json()["status"] == "pending"
+
+
+async def subscribed(backend: FencedBackend, job_id: str) -> Any:
+    """Wait until somebody waits for the job."""
+    channel = f"change:{job_id}"
+    async with asyncio.timeout(10):
+        while not dict(backend.client.pubsub_numsub(channel)).get(channel.encode()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)

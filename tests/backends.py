@@ -1,0 +1,27 @@
+"""The worker's side of Redis, for tests that play the worker."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from app.backend import FencedBackend
+from app.broker import CeleryApp
+from app.config import Settings
+
+
+def backend_of(settings: Settings) -> FencedBackend:
+    """The result backend, as a worker process has it."""
+    backend: FencedBackend = CeleryApp(settings).backend
+    return backend
+
+
+def request_of(job_id: str, *, token: str = "worker:1") -> Any:
+    """What Celery gives a backend of the job it runs."""
+    return SimpleNamespace(id=job_id, run_token=token)
+
+
+#: What a classification leaves in the backend.
+RESULT: dict[str, Any] = {
+    "model": {"name": "fake", "revision": "1", "runtime": "python", "device": "cpu"},
+    "answer": {"predictions": [{"label": "dog", "score": 0.9}]},
+    "timings": {"queued_ms": 1.0, "decode_ms": 2.0, "preprocess_ms": 3.0, "inference_ms": 4.0, "postprocess_ms": 0.5},
+}

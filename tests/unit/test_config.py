@@ -1,0 +1,74 @@
+"""Settings: their defaults, their bounds, and the page that lists them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from app.config import Settings
+from tests.processes import ROOT
+
+
+def load(**values: object) -> Settings:
+    return Settings(_env_file=None, **values)  # type: ignore[arg-type]
+
+
+def test_redis_is_on_this_machine_unless_said_otherwise() -> None:
+    assert load(redis_port=7000).broker_url == "redis://localhost:7000/0"
+    assert load(redis_url="rediss://cache:1/2", redis_port=7000).broker_url == "rediss://cache:1/2"
+
+
+@pytest.mark.parametrize(("concurrency", "cores", "threads"), [(1, 8, 8), (2, 8, 4), (3, 8, 2), (8, 2, 1)])
+def test_processes_share_the_cores(concurrency: int, cores: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.config._cores", lambda: cores)
+
+    assert load(worker_concurrency=concurrency).threads_per_process == threads
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"api_port": 0},
+        {"api_port": 70_000},
+        {"max_file_size": 0},
+        {"task_time_limit": 10},
+        {"redis_url": "amqp://rabbit"},
+        {"device": "tpu"},
+        {"log_format": "xml"},
+    ],
+)
+def test_a_value_out_of_range_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        load(**values)
+
+
+def test_a_bad_setting_stops_the_start_with_one_line() -> None:
+    started = subprocess.run(
+        [sys.executable, "-m", "app.api"],
+        env={**os.environ, "MAX_PIXELS": "many"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert started.returncode == 2
+    (line,) = started.stderr.splitlines()
+    assert line.startswith("Setting MAX_PIXELS='many' cannot be used: ")
+
+
+def test_the_example_lists_every_setting_with_its_default() -> None:
+    listed = {}
+    for line in (ROOT / ".env.example").read_text().splitlines():
+        name, separator, value = line.removeprefix("# ").partition("=")
+        if separator and name.isupper():
+            listed[name] = value
+    computed = {"WORKER_CONCURRENCY"}
+    defaults = {
+        name.upper(): "" if name.upper() in computed or field.default is None else str(field.default)
+        for name, field in Settings.model_fields.items()
+    }
+
+    assert listed == defaults

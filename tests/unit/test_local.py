@@ -1,0 +1,63 @@
+"""The local mode, as far as it can be seen without starting it."""
+
+import contextlib
+import socket
+from pathlib import Path
+
+import pytest
+
+from app import local
+from app.config import Settings
+from tests.processes import free_port
+
+
+def settings(tmp_path: Path, **values: object) -> Settings:
+    ports = {name: free_port() for name in ("api_port", "flower_port", "redis_port")}
+    return Settings(_env_file=None, storage_root=tmp_path / "data", **{**ports, **values})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["api_port", "flower_port", "redis_port"])
+def test_a_taken_port_is_one_clear_line(tmp_path: Path, name: str) -> None:
+    with contextlib.closing(socket.socket()) as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+
+        with pytest.raises(local.LaunchError) as refused:
+            local.up(settings(tmp_path, **{name: port}))
+
+    assert str(refused.value) == (
+        f"Port {port} is taken (Address already in use). Choose another: make up {name.upper()}={port + 1}"
+    )
+
+
+def test_four_programs_run_and_only_three_with_a_redis_elsewhere(tmp_path: Path) -> None:
+    assert list(local.programs(settings(tmp_path))) == ["redis", "worker", "api", "flower"]
+    assert list(local.programs(settings(tmp_path, redis_url="redis://cache/0"))) == ["worker", "api", "flower"]
+
+
+def test_redis_keeps_what_it_is_given(tmp_path: Path) -> None:
+    argv = local.programs(settings(tmp_path))["redis"].argv
+
+    assert argv[argv.index("--appendonly") + 1] == "yes"
+    assert argv[argv.index("--maxmemory-policy") + 1] == "noeviction"
+    assert argv[argv.index("--bind") + 1] == "127.0.0.1"
+
+
+def test_without_a_redis_on_the_path_the_packaged_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+
+    assert Path(local.redis_server()).name == "redis-server"
+    assert Path(local.redis_server()).is_file()
+
+
+@pytest.mark.parametrize("act", [local.ps, local.down])
+def test_nothing_running_is_said(tmp_path: Path, act: object, capsys: pytest.CaptureFixture[str]) -> None:
+    act(settings(tmp_path))  # type: ignore[operator]
+
+    assert "Nothing is running." in capsys.readouterr().out
+
+
+def test_an_unknown_program_is_named(tmp_path: Path) -> None:
+    with pytest.raises(local.LaunchError, match="There are: redis, worker, api, flower"):
+        local.run(settings(tmp_path), "celery")

@@ -1,0 +1,76 @@
+"""Uploads on disk."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from app.errors import AppError, FileTooLarge
+from app.storage import Storage
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(tmp_path / "data")
+
+
+def files_in(storage: Storage) -> list[Path]:
+    return [path for path in storage.root.rglob("*") if path.is_file()]
+
+
+def test_what_is_kept_is_found_again(storage: Storage) -> None:
+    with storage.incoming("abcd", max_bytes=10) as upload:
+        upload.write(b"hel")
+        upload.write(b"lo")
+        upload.finish()
+        path = upload.keep(".png")
+
+    assert path == "uploads/ab/abcd.png"
+    assert storage.resolve(path).read_bytes() == b"hello"
+    assert upload.bytes == 5
+    assert upload.sha256 == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+    storage.remove(path)
+    storage.remove(path)
+    assert files_in(storage) == []
+
+
+def test_what_is_not_kept_is_gone(storage: Storage) -> None:
+    with storage.incoming("abcd", max_bytes=10) as upload:
+        upload.write(b"hello")
+
+    assert files_in(storage) == []
+
+
+def test_one_byte_too_many_is_refused(storage: Storage) -> None:
+    with storage.incoming("abcd", max_bytes=10) as upload:
+        upload.write(b"0123456789")
+        with pytest.raises(FileTooLarge, match="10 bytes"):
+            upload.write(b"0")
+
+    assert files_in(storage) == []
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "uploads/../../secret"])
+def test_no_path_leaves_the_root(storage: Storage, path: str) -> None:
+    with pytest.raises(AppError) as refused:
+        storage.resolve(path)
+
+    assert str(storage.root) not in str(refused.value)
+
+
+def test_a_link_does_not_lead_out_either(storage: Storage, tmp_path: Path) -> None:
+    (storage.root / "uploads" / "link").symlink_to(tmp_path)
+
+    with pytest.raises(AppError):
+        storage.resolve("uploads/link/secret")
+
+
+def test_old_files_are_listed_wherever_they_are(storage: Storage) -> None:
+    with storage.incoming("abcd", max_bytes=10) as upload:
+        upload.keep(".png")
+    (storage.uploads / "incoming" / "left").touch()
+    (storage.uploads / "incoming" / "new").touch()
+    for path in (storage.uploads / "ab" / "abcd.png", storage.uploads / "incoming" / "left"):
+        os.utime(path, (1000, 1000))
+
+    assert sorted(storage.older_than(2000)) == [("abcd", "uploads/ab/abcd.png"), ("left", "uploads/incoming/left")]

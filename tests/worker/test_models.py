@@ -1,0 +1,120 @@
+"""Loading: once, remembered, and explained when it fails."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery.exceptions import Reject
+
+from app import tasks
+from app.announcements import LoadReport
+from app.config import Settings
+from app.tasks.base import Loader
+from app.worker.models import Models
+from app.worker.reports import Reports
+from app.worker.sources import fetch
+from tests.fakes import Echo
+from tests.processes import ROOT
+
+
+class Broken(Echo):
+    name = "broken"
+
+    def load(self, loader: Loader) -> Any:
+        raise OSError("cannot read\n  /srv/models/secret/model.safetensors or /opt/cache/x")
+
+
+def load(settings: Settings) -> tuple[Models, dict[str, LoadReport]]:
+    models, reports = Models(settings), {}
+    models.fetch()
+    models.load(lambda task, report: reports.update({task: report}))
+    return models, reports
+
+
+def test_a_failed_load_harms_no_other_task(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "TASKS", (Broken(), Echo()))
+
+    models, reports = load(settings)
+
+    assert models.require("echo").info.name == "fake"
+    assert reports["echo"].model is not None
+    with pytest.raises(Reject) as refused:
+        models.require("broken")
+    assert refused.value.requeue is True
+
+
+def test_the_reason_of_a_failed_load_is_one_line_without_paths(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "TASKS", (Broken(),))
+
+    assert load(settings)[1]["broken"].error == "OSError: cannot read … or …"
+
+
+def test_a_folder_is_named_by_its_weights() -> None:
+    source = fetch(str(ROOT / "models" / "efficientnet-lite0"), token=None)
+
+    assert (source.name, source.revision) == ("efficientnet-lite0", "18df6885ca38")
+    assert source.folder is not None
+
+
+def test_the_files_of_several_weights_make_one_name(tmp_path: Path) -> None:
+    for name, content in (("a.safetensors", b"a"), ("b.safetensors", b"b")):
+        (tmp_path / name).write_bytes(content)
+    before = fetch(str(tmp_path), token=None)
+    (tmp_path / "b.safetensors").write_bytes(b"c")
+
+    after = fetch(str(tmp_path), token=None)
+
+    assert len(before.revision) == len(after.revision) == 12
+    assert before.revision != after.revision
+
+
+def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").touch()
+
+    source = fetch(str(tmp_path), token=None)
+
+    assert source.folder is None
+    assert "no .safetensors file" in source.error
+
+
+def test_a_hub_model_is_fetched_at_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def download(name: str, **options: Any) -> str:
+        asked.append((name, options["revision"], options["token"]))
+        assert not any(pattern.endswith(".bin") for pattern in options["allow_patterns"])
+        return str(tmp_path / "0123456789abcdef0123")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+
+    source = fetch("google/vit-base-patch16-224@main", token="secret")
+
+    assert asked == [("google/vit-base-patch16-224", "main", "secret")]
+    assert (source.name, source.revision) == ("google/vit-base-patch16-224", "0123456789ab")
+
+
+def test_a_hub_that_cannot_be_reached_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+
+    source = fetch("nobody/nothing", token=None)
+
+    assert source.folder is None
+    assert source.error == "nobody/nothing is no folder here and could not be fetched from the hub: no route"
+
+
+def test_reports_of_several_writers_arrive_whole() -> None:
+    reports = Reports.open()
+    long = LoadReport(error="x" * 400)
+
+    for number in range(50):
+        reports.send(f"task{number}", long)
+
+    received = reports.receive(timeout_s=1)
+    assert [said.task for said in received] == [f"task{number}" for number in range(50)]
+    assert all(said.report == long for said in received)
+    assert reports.receive(timeout_s=0) == []
