@@ -51,7 +51,9 @@ def _configuration(settings: Settings) -> dict[str, Any]:
     return {
         "result_backend": f"app.backend:FencedBackend+{settings.broker_url}",
         "task_queues": [Queue(task.name, routing_key=task.name) for task in tasks.TASKS],
+        # Every message names its queue; Celery wants these to exist all the same.
         "task_default_queue": tasks.TASKS[0].name,
+        "task_default_exchange": "darkroom",
         "task_create_missing_queues": False,
         # JSON alone: a pickle in Redis would be code to run.
         "task_serializer": "json",

@@ -44,7 +44,8 @@ class Settings(BaseSettings):
 
     storage_root: Path = Path("data")
     max_file_size: Annotated[int, Field(ge=1024, le=2**31)] = 10 * 2**20
-    max_pixels: Annotated[int, Field(ge=1, le=10**9)] = 50_000_000
+    #: At most Pillow's own ceiling, past which it opens nothing.
+    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 50_000_000
 
     #: How long a result is kept after its job ended.
     result_ttl: Seconds = 86_400

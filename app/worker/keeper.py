@@ -72,7 +72,10 @@ class Keeper(threading.Thread):
         """Round after round; what fails is tried again in the next."""
         while True:
             try:
-                self._take_reports()
+                if self._retired:  # the pool that reports are about is being taken down
+                    time.sleep(_ROUND_S)
+                else:
+                    self._take_reports()
                 for duty in self._own:
                     duty.run_if_due()
                 if self._is_chosen():

@@ -117,6 +117,8 @@ def test_a_task_that_does_not_load_turns_readiness_red_and_keeps_its_jobs(
     # The other tasks run on, and nothing was done to the jobs that cannot.
     service.result(service.submit("echo", picture))
     assert worker.running
+    with service.redis.client() as client:
+        wait_for(lambda: not client.hlen("unacked"), what="the return of what the worker had taken")
     assert [service.status(job_id)["state"] for job_id in waiting] == ["PENDING"] * 3
 
     worker.stop()

@@ -37,6 +37,7 @@ def test_processes_share_the_cores(concurrency: int, cores: int, threads: int, m
         {"redis_url": "amqp://rabbit"},
         {"device": "tpu"},
         {"log_format": "xml"},
+        {"max_pixels": 200_000_000},
     ],
 )
 def test_a_value_out_of_range_is_refused(values: dict[str, object]) -> None:

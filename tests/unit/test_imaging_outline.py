@@ -261,8 +261,8 @@ PNG_VARIANTS = {
     "empty data chunk": png_of(IHDR, chunk(b"IDAT", b""), IDAT),
     "data in many chunks": png_of(IHDR, *(chunk(b"IDAT", bytes([byte])) for byte in zlib.compress(b"\0" * 90))),
     "text with a wrong sum": png_of(IHDR, chunk(b"tEXt", b"a\0b")[:-1] + b"?", IDAT),
-    "text that unpacks to 100 MB": png_of(
-        IHDR, chunk(b"zTXt", b"a\0\0" + zlib.compress(b"\0" * 100_000_000)), IDAT, chunk(b"iTXt", b"\xff")
+    "text that unpacks to 10 MB": png_of(
+        IHDR, chunk(b"zTXt", b"a\0\0" + zlib.compress(b"\0" * 10_000_000)), IDAT, chunk(b"iTXt", b"\xff")
     ),
     "frames out of order": png_of(IHDR, chunk(b"acTL", b"\0\0\0\2\0\0\0\0"), chunk(b"fcTL", b"\xff" * 26), IDAT),
     "unknown chunks": png_of(IHDR, chunk(b"abCd", b"x"), IDAT, chunk(b"zzZz", b"")),

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from app import imaging
-from app.imaging_colour import to_rgb
-from app.imaging_tiff import orientation
+from app.imaging.colour import to_rgb
+from app.imaging.tiff import orientation
 from tests import images
 from tests.images import ASCII, BYTE, LONG, SHORT, chunk, jpeg, noise, png, segment, upload, with_segments
 from tests.pictures import encoded

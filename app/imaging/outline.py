@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from app.errors import InvalidImage
-from app.imaging_tiff import Data, Tag, tiff_entries
+from app.imaging.tiff import Data, Tag, tiff_entries
 
 T = TypeVar("T")
 
@@ -157,7 +157,7 @@ _GIF_IMAGE, _GIF_EXTENSION, _GIF_END = b",!;"
 
 
 def _gif_blocks(data: Data) -> Iterator[int]:
-    """Where each block and sub-block begins, up to the first image or the end (GIF89a, 15 to 27)."""
+    """Where each block and sub-block begins, up to the first image or the end (GIF89a, 17 to 27)."""
     flags = data[10]
     at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     while True:
@@ -246,7 +246,7 @@ def _avif(data: Data) -> Outline:
 _AVIF_SIZE = re.compile(rb"ispe\0\0\0\0(.{8})", re.DOTALL)
 #: Boxes that must be whole; bytes that follow the image may look like any other.
 _AVIF_NEEDED = frozenset({b"meta", b"mdat", b"moov"})
-#: The entry of an EXIF item. AVIF turns pictures by `irot` and `imir` and its EXIF must not (MIAF, 7.3.9), so it is
+#: The entry of an EXIF item. AVIF turns pictures by `irot` and `imir`, never by EXIF (ISO/IEC 23008-12), so that is
 #: hidden from Pillow, which would refuse the file if it were broken.
 _AVIF_EXIF = re.compile(rb"(infe[\2\3].{3}..(?:..)?..)Exif", re.DOTALL)
 

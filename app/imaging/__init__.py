@@ -1,7 +1,7 @@
 """Images as clients send them: refused early when unsound, decoded to upright RGB when sound.
 
 `probe` runs in the API, as a file arrives; `open_image` runs in a worker, later, and takes nothing on trust from it.
-Both go the same way: the format is told from the content, the file is outlined (`imaging_outline`), every size is
+Both go the same way: the format is told from the content, the file is outlined (`outline`), every size is
 checked, and only then does Pillow open it.
 """
 
@@ -22,9 +22,9 @@ from typing import BinaryIO
 from PIL import Image, ImageCms
 
 from app.errors import InvalidImage, OutOfMemory, UnsupportedImage
-from app.imaging_colour import to_rgb
-from app.imaging_outline import Outline, read_outline
-from app.imaging_tiff import Data, orientation
+from app.imaging.colour import to_rgb
+from app.imaging.outline import Outline, read_outline
+from app.imaging.tiff import Data, orientation
 
 EXTENSIONS: dict[str, str] = {
     "jpeg": ".jpg",

@@ -1,0 +1,31 @@
+"""How long things live: a result, its upload, the word that they existed, and files of nobody."""
+
+from pathlib import Path
+
+import httpx
+
+from tests.processes import installation, wait_for
+
+
+def test_everything_of_a_job_leaves_together_and_then_its_tombstone(tmp_path: Path, picture: bytes) -> None:
+    with installation(tmp_path, RESULT_TTL="2", TOMBSTONE_TTL="3") as service:
+        service.start_api()
+        service.start_worker()
+        job_id = service.submit("echo", picture)
+        service.result(job_id)
+        assert list(service.storage.glob(f"uploads/*/{job_id}.*"))
+
+        gone: httpx.Response = wait_for(lambda: _answer(service.http, job_id, 410), what="the result's end")
+        assert gone.json()["code"] == "job_gone"
+        assert service.http.get(f"/status/{job_id}").status_code == 410
+        wait_for(lambda: not list(service.storage.glob("uploads/*/*.*")), what="the upload's end")
+
+        wait_for(lambda: _answer(service.http, job_id, 404), what="the tombstone's end")
+        with service.redis.client() as client:
+            assert [key for key in client.keys("*") if job_id in str(key)] == []
+            assert client.zcard("open") == client.zcard("expiring") == 0
+
+
+def _answer(http: httpx.Client, job_id: str, status: int) -> httpx.Response | None:
+    answer = http.get(f"/result/{job_id}")
+    return answer if answer.status_code == status else None
