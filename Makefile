@@ -33,11 +33,10 @@ ps: ## Say what runs
 
 up-docker: ## Start everything with containers
 	@$(COMPOSE_UP) up -d --build --wait
-	@echo "Ready.  make ps, make logs, make down"
-	@echo "  API        http://127.0.0.1:$${API_PORT:-8000}/docs"
-	@echo "  dashboard  http://127.0.0.1:$${FLOWER_PORT:-5555}"
-	@echo "Try:"
-	@echo "  curl -F file=@tests/photos/dog.jpg http://127.0.0.1:$${API_PORT:-8000}/classify"
+	@api=$$($(COMPOSE_UP) port api 8000 | sed 's/^0\.0\.0\.0/127.0.0.1/'); \
+	flower=$$($(COMPOSE_UP) port flower 5555 | sed 's/^0\.0\.0\.0/127.0.0.1/'); \
+	printf 'Ready.\n  API        http://%s/docs\n  dashboard  http://%s\n' "$$api" "$$flower"; \
+	printf 'Try:\n  curl -F file=@tests/photos/dog.jpg http://%s/classify\n' "$$api"
 
 down-docker:
 	@$(COMPOSE_UP) down
@@ -78,7 +77,7 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@touch $@
 
 test: install-dev ## Run the tests, on a real Redis that they start
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint types floors test ## Lint, types, import floors and tests
 

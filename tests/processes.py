@@ -41,12 +41,12 @@ def wait_for(condition: Callable[[], T | None], *, timeout_s: float = 30, what: 
 class Process:
     """One process of ours, ended with its children when the test ends."""
 
-    def __init__(self, argv: list[str], *, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, argv: list[str], *, log: Path, environment: Mapping[str, str], cwd: Path = ROOT) -> None:
         self.log = log
         with log.open("ab") as output:
             self._popen = subprocess.Popen(
                 argv,
-                cwd=ROOT,
+                cwd=cwd,
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -108,8 +108,9 @@ class RedisServer:
 class Installation:
     """A Redis, an API and workers that share one storage folder."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, *, source: Path, **settings: str) -> None:
         self.folder = folder
+        self._source = source
         self.storage = folder / "data"
         self.storage.mkdir()
         self.redis = RedisServer(folder)
@@ -176,7 +177,7 @@ class Installation:
         self.redis.process.kill()
 
     def _start(self, argv: list[str], *, log: str, **environment: str) -> Process:
-        process = Process(argv, log=self.folder / log, environment={**self.settings, **environment})
+        process = Process(argv, log=self.folder / log, environment={**self.settings, **environment}, cwd=self._source)
         self._processes.append(process)
         return process
 
@@ -187,9 +188,9 @@ class Installation:
 
 
 @contextlib.contextmanager
-def installation(folder: Path, **settings: str) -> Iterator[Installation]:
-    """An installation that is gone when the test ends; its logs are printed, for a failing test to show."""
-    service = Installation(folder, **settings)
+def installation(folder: Path, *, source: Path = ROOT, **settings: str) -> Iterator[Installation]:
+    """An installation of the code in `source`, gone when the test ends; its logs are printed, for a failing test."""
+    service = Installation(folder, source=source, **settings)
     try:
         yield service
     finally:

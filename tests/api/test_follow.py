@@ -127,7 +127,9 @@ async def test_a_cancelled_job_has_no_result(http: httpx.AsyncClient, backend: F
 
 
 @pytest.mark.parametrize("call", ["/status", "/result"])
-@pytest.mark.parametrize("job_id", [str(uuid.uuid4()), "7", "..%2f..%2fetc", "x" * 3000, "%00", "*"])
+@pytest.mark.parametrize(
+    "job_id", ["0f8fad5b-d9cb-469f-a165-70867728950e", "7", "..%2f..%2fetc", "x" * 3000, "%00", "*"]
+)
 async def test_an_id_that_is_no_job_is_a_404(http: httpx.AsyncClient, call: str, job_id: str) -> None:
     answer = await http.get(f"{call}/{job_id}")
 

@@ -53,7 +53,7 @@ def test_a_folder_loads_in_the_dtype_that_is_set(tiny_vit: Path, dtype: str) -> 
 
 
 def test_a_device_that_is_not_there_is_a_failed_load(tiny_vit: Path) -> None:
-    with pytest.raises((AssertionError, RuntimeError), match="CUDA|NVIDIA"):
+    with pytest.raises((AssertionError, RuntimeError), match=r"CUDA|NVIDIA"):
         network_of(tiny_vit, device="cuda")
 
 

@@ -1,0 +1,130 @@
+"""What the service says of itself: OpenAPI, health, models, and addresses that are none."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from app import announcements, keys
+from app.announcements import Announcement, LoadReport
+from app.api.errors import PROBLEM_JSON
+from app.schemas import ModelInfo
+
+LOADED = LoadReport(model=ModelInfo(name="m", revision="1", runtime="torch", device="cpu"), labels=10)
+
+
+async def openapi(http: httpx.AsyncClient) -> dict[str, Any]:
+    document: dict[str, Any] = (await http.get("/openapi.json")).json()
+    return document
+
+
+async def test_every_answer_of_every_call_is_described_with_an_example(http: httpx.AsyncClient) -> None:
+    for path, calls in (await openapi(http))["paths"].items():
+        for method, call in calls.items():
+            for status, answer in call["responses"].items():
+                where = f"{method} {path} {status}"
+                assert answer["description"], where
+                (content_type,) = answer["content"]
+                content = answer["content"][content_type]
+                assert "example" in content or content.get("examples"), where
+                health = path.startswith("/health")
+                assert (content_type == PROBLEM_JSON) == (int(status) >= 400 and not health), where
+
+
+async def test_every_schema_that_is_referred_to_is_there(http: httpx.AsyncClient) -> None:
+    document = await openapi(http)
+
+    text = json.dumps(document)
+    referred = {part.partition('"')[0] for part in text.split("#/components/schemas/")[1:]}
+    assert referred <= document["components"]["schemas"].keys()
+
+
+async def test_problem_examples_are_problems(http: httpx.AsyncClient) -> None:
+    call = (await openapi(http))["paths"]["/classify"]["post"]
+
+    for status, answer in call["responses"].items():
+        for name, example in answer["content"].get(PROBLEM_JSON, {}).get("examples", {}).items():
+            assert example["value"]["code"] == name
+            assert example["value"]["status"] == int(status)
+    form = call["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(form["properties"]) == {"file", "top_k", "threshold", "priority"}
+    assert form["properties"]["file"]["format"] == "binary"
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+async def test_the_pages_are_served(http: httpx.AsyncClient, page: str) -> None:
+    answer = await http.get(page)
+
+    assert answer.status_code == 200
+    assert "Darkroom" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nothing/here", 404, "not_found"),
+        ("GET", "/classify", 405, "method_not_allowed"),
+        ("DELETE", "/status", 405, "method_not_allowed"),
+    ],
+)
+async def test_addresses_that_are_none_are_problems(
+    http: httpx.AsyncClient, method: str, path: str, status: int, code: str
+) -> None:
+    answer = await http.request(method, path)
+
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers["content-type"] == PROBLEM_JSON
+    assert (status != 405) or answer.headers["allow"]
+
+
+async def test_without_a_worker_the_service_is_live_and_not_ready(http: httpx.AsyncClient) -> None:
+    ready, live, health = [await http.get(f"/health{part}") for part in ("/ready", "/live", "")]
+
+    assert ready.status_code == 503
+    assert ready.json()["reasons"] == ["No worker has announced itself."]
+    assert (live.status_code, live.json()) == (200, {"status": "ok"})
+    assert health.status_code == 200
+    assert health.json()["status"] == "unavailable"
+    assert health.json()["redis_connected"] is True
+
+
+async def test_a_worker_that_has_loaded_makes_it_ready(http: httpx.AsyncClient, client: redis.Redis) -> None:
+    announcements.announce(client, Announcement(worker="one", tasks={}))
+    assert (await http.get("/health/ready")).json()["reasons"] == ["classify: no worker has loaded its model yet."]
+
+    announcements.announce(client, Announcement(worker="one", tasks={"classify": LOADED}))
+
+    answer = await http.get("/health/ready")
+    assert answer.status_code == 200
+    assert answer.json()["workers_available"] == 1
+    assert (await http.get("/models")).json()["models"][0]["workers"] == ["one"]
+
+
+async def test_a_failed_load_is_told_unless_another_worker_has_it(http: httpx.AsyncClient, client: redis.Redis) -> None:
+    broken = LoadReport(error="OSError: no weights")
+    announcements.announce(client, Announcement(worker="one", tasks={"classify": broken}))
+    assert (await http.get("/health/ready")).json()["reasons"] == ["classify: OSError: no weights"]
+
+    announcements.announce(client, Announcement(worker="two", tasks={"classify": LOADED}))
+
+    assert (await http.get("/health/ready")).status_code == 200
+    (entry,) = (await http.get("/models")).json()["models"]
+    assert entry["workers"] == ["two"]
+    assert entry["error"] == "OSError: no weights"
+
+
+async def test_a_worker_that_fell_silent_is_forgotten(http: httpx.AsyncClient, client: redis.Redis) -> None:
+    announcements.announce(client, Announcement(worker="one", tasks={"classify": LOADED}))
+    client.delete(keys.worker("one"))
+
+    assert (await http.get("/health")).json()["workers_available"] == 0
+    assert client.scard(keys.WORKERS) == 0
+
+
+async def test_a_worker_that_takes_leave_is_gone_at_once(http: httpx.AsyncClient, client: redis.Redis) -> None:
+    announcements.announce(client, Announcement(worker="one", tasks={"classify": LOADED}))
+    announcements.withdraw(client, "one")
+
+    assert (await http.get("/health")).json()["workers_available"] == 0
