@@ -10,6 +10,7 @@ from typing import Any
 import redis.asyncio as aioredis
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from redis.asyncio.retry import Retry
@@ -52,7 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield
         await redis.aclose()
 
-    app = FastAPI(title="Darkroom", version=_VERSION, description=_DESCRIPTION, lifespan=lifespan)
+    app = FastAPIOffline(title="Darkroom", version=_VERSION, description=_DESCRIPTION, lifespan=lifespan)
     errors.add_handlers(app)
     for part in (task_routes, jobs, service):
         app.include_router(part.router(tasks.TASKS))

@@ -1,6 +1,7 @@
 """What the service says of itself: OpenAPI, health, models, and addresses that are none."""
 
 import json
+import re
 from typing import Any
 
 import httpx
@@ -59,6 +60,11 @@ async def test_the_pages_are_served(http: httpx.AsyncClient, page: str) -> None:
 
     assert answer.status_code == 200
     assert "Darkroom" in answer.text
+    assets = re.findall(r'(?:src|href)="([^"]+\.(?:js|css|png))"', answer.text)
+    assert assets
+    for asset in assets:
+        assert asset.startswith("/"), "nothing comes from elsewhere: the page works without the internet"
+        assert (await http.get(asset)).status_code == 200
 
 
 @pytest.mark.parametrize(

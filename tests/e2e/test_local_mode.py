@@ -1,0 +1,72 @@
+"""`make up` and `make down` without containers: what they start, print, keep, and leave behind."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.processes import PHOTOS, ROOT, free_port, wait_for
+
+Command = Callable[[str], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    ports = {name: str(free_port()) for name in ("API_PORT", "FLOWER_PORT", "REDIS_PORT")}
+    return {"STORAGE_ROOT": str(tmp_path / ("a long name " * 8).strip()), "WORKER_CONCURRENCY": "1", **ports}
+
+
+@pytest.fixture
+def command(environment: dict[str, str]) -> Iterator[Command]:
+    def run(name: str) -> subprocess.CompletedProcess[str]:
+        # Its output is a pipe: the call would not return if anything that stays behind held on to it.
+        return subprocess.run(
+            [sys.executable, "-m", "app.local", name],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+
+    yield run
+    run("down")
+
+
+@pytest.mark.timeout(240)
+def test_up_and_down_and_up_again(command: Command, environment: dict[str, str]) -> None:
+    started = command("up")
+    assert started.returncode == 0, started.stdout + started.stderr
+    assert f"http://127.0.0.1:{environment['API_PORT']}/docs" in started.stdout
+    processes = command("ps").stdout.splitlines()
+    assert {line.split()[0] for line in processes} == {"redis", "worker", "api", "flower"}
+    assert all(line.split()[1] == "RUNNING" for line in processes)
+
+    with httpx.Client(base_url=f"http://127.0.0.1:{environment['API_PORT']}", timeout=20) as http:
+        photo = {"file": (PHOTOS / "dog.jpg").read_bytes()}
+        result = http.post("/classify", files=photo, headers={"Prefer": "wait=15"}).json()
+        assert result["predictions"][0]["label"] == "malamute"
+        flower = f"http://127.0.0.1:{environment['FLOWER_PORT']}"
+        worker: Any = wait_for(lambda: httpx.get(f"{flower}/workers?json=1").json()["data"], what="Flower's worker")
+        assert worker[0]["hostname"].startswith("darkroom@")
+        page = wait_for(lambda: _page(f"{flower}/task/{result['job_id']}"), what="the task's page")
+        assert "classify" in page
+        assert "SUCCESS" in page
+
+        assert command("up").returncode == 0, "what runs already is left alone"
+        assert command("down").stdout == "Stopped. Results and queued jobs are kept.\n"
+        assert "Nothing is running" in command("ps").stdout
+
+        assert command("up").returncode == 0
+        assert http.get(f"/result/{result['job_id']}").json() == result
+
+
+def _page(url: str) -> str | None:
+    answer = httpx.get(url)
+    return answer.text if answer.is_success else None
