@@ -6,9 +6,10 @@ token of each of them, and can free the locks of one that died.
 
 import uuid
 
-_WORKER = uuid.uuid4().hex
+#: This worker among all, whatever names people gave them.
+WORKER = uuid.uuid4().hex
 
 
 def token_of(process_id: int) -> str:
     """The token of one process of this worker."""
-    return f"{_WORKER}:{process_id}"
+    return f"{WORKER}:{process_id}"

@@ -20,7 +20,7 @@ from app.announcements import Announcement, LoadReport
 from app.broker import CeleryApp, Messages
 from app.storage import Storage
 from app.worker import chores
-from app.worker.identity import token_of
+from app.worker.identity import WORKER, token_of
 from app.worker.reports import Reports
 
 logger = logging.getLogger(__name__)
@@ -138,10 +138,9 @@ class Keeper(threading.Thread):
             self._app.backend.renew({request.id: token_of(request.worker_pid) for request in running})
 
     def _is_chosen(self) -> bool:
-        name = self._name_of_worker
-        if self._redis.set(keys.KEEPER, name, nx=True, ex=keys.KEEPER_TTL_S):
+        if self._redis.set(keys.KEEPER, WORKER, nx=True, ex=keys.KEEPER_TTL_S):
             return True
-        return self._redis.get(keys.KEEPER) == name and bool(self._redis.expire(keys.KEEPER, keys.KEEPER_TTL_S))
+        return self._redis.get(keys.KEEPER) == WORKER and bool(self._redis.expire(keys.KEEPER, keys.KEEPER_TTL_S))
 
 
 def connect(app: CeleryApp) -> redis.Redis:
