@@ -38,7 +38,8 @@ class Write(StrEnum):
 _WRITE = """
 local meta, record, lock = KEYS[1], KEYS[2], KEYS[3]
 local state, value, token, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local lock_ttl, result_ttl, tombstone_ttl, retry_at = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
+local lock_ttl, retry_at = ARGV[5], tonumber(ARGV[9])
+local open_ttl, result_ttl, tombstone_ttl = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local terminal = {SUCCESS = true, FAILURE = true, REVOKED = true}
 local id = redis.call('HGET', record, 'job_id')
 
@@ -49,12 +50,20 @@ if holder and holder ~= token then return {'held'} end
 local old = redis.call('GET', meta)
 if old and terminal[cjson.decode(old)['status']] then return {'ended'} end
 
+local function live_until(moment)
+  expires_at = moment
+  redis.call('HSET', record, 'expires_at', expires_at)
+  redis.call('PEXPIREAT', record, expires_at + tombstone_ttl)
+  redis.call('ZADD', KEYS[5], expires_at, id)
+end
+
 redis.call('HSET', record, 'updated_at', now)
 if state == 'STARTED' then
   redis.call('SET', lock, token, 'PX', lock_ttl)
   redis.call('HINCRBY', record, 'attempts', 1)
   redis.call('HSET', record, 'started_at', now)
   redis.call('HDEL', record, 'retry_at')
+  live_until(now + open_ttl)
   local job = redis.call('HMGET', record, 'task', 'priority', 'number')
   local started = job[1] .. ':' .. job[2] .. ':started'
   if tonumber(job[3]) > tonumber(redis.call('HGET', KEYS[7], started) or 0) then
@@ -64,17 +73,16 @@ elseif state == 'RETRY' then
   redis.call('HINCRBY', record, 'retries', 1)
   redis.call('HSET', record, 'retry_at', retry_at)
   redis.call('ZADD', KEYS[6], retry_at, id)
+  live_until(retry_at + open_ttl)
   redis.call('DEL', lock)
 elseif terminal[state] then
-  expires_at = now + result_ttl
-  redis.call('HSET', record, 'finished_at', now, 'expires_at', expires_at)
-  redis.call('PEXPIREAT', record, expires_at + tombstone_ttl)
+  redis.call('HSET', record, 'finished_at', now)
   redis.call('ZREM', KEYS[4], id)
-  redis.call('ZADD', KEYS[5], expires_at, id)
+  live_until(now + result_ttl)
   redis.call('DEL', lock)
 end
 redis.call('SET', meta, value, 'PXAT', expires_at)
-redis.call('PUBLISH', ARGV[9], state)
+redis.call('PUBLISH', ARGV[10], state)
 return {'stored', state == 'STARTED' and redis.call('HGETALL', record) or {}}
 """
 
@@ -129,6 +137,7 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
             getattr(request, "run_token", None) or "",
             now_ms(),
             keys.LOCK_TTL_S * 1000,
+            settings.open_ttl * 1000,
             settings.result_ttl * 1000,
             settings.tombstone_ttl * 1000,
             retry_at_ms or "",

@@ -78,6 +78,11 @@ class Settings(BaseSettings):
         return self.redis_url or f"redis://localhost:{self.redis_port}/0"
 
     @property
+    def open_ttl(self) -> int:
+        """How long a job that has not ended is kept from its last start: its wait, its work and a result's life."""
+        return self.queue_ttl + self.task_time_limit + self.result_ttl
+
+    @property
     def threads_per_process(self) -> int:
         """Threads each worker process may use, so that all of them together fill the cores once."""
         return max(1, _cores() // self.worker_concurrency)

@@ -51,8 +51,7 @@ class Jobs:
             image=image,
             submitted_at=now,
             updated_at=now,
-            # Lives through the longest wait allowed; the end of the job sets the time anew.
-            expires_at=now + (self._settings.queue_ttl + self._settings.result_ttl) * 1000,
+            expires_at=now + self._settings.open_ttl * 1000,
         )
         message = self._messages.encode(record)
         ahead = await broker.enqueue(self._redis, record, message, tombstone_ttl_s=self._settings.tombstone_ttl)

@@ -13,22 +13,22 @@ r"""Every Redis key, and how long it lives.
 | `retries` | sorted set: jobs waiting for another attempt, by its time | a job leaves when it is published again |
 | `worker:{name}` | what a live worker has loaded, JSON | `WORKER_TTL_S`, renewed by its keeper |
 | `workers` | set: names of workers seen | a name leaves when its key is found expired |
-| `keeper` | the worker whose keeper publishes and sweeps | `KEEPER_TTL_S`, renewed |
+| `chores` | the worker that publishes what is due and sweeps | `CHORES_TTL_S`, renewed |
 """
 
 #: The lock of a run outlives this much silence of the worker that holds it.
 LOCK_TTL_S = 30
 #: A worker that has been silent this long is taken for gone.
 WORKER_TTL_S = 30
-#: After this much silence another worker's keeper takes over.
-KEEPER_TTL_S = 10
+#: After this much silence another worker takes the chores over.
+CHORES_TTL_S = 10
 
 OPEN = "open"
 EXPIRING = "expiring"
 RETRIES = "retries"
 LANES = "lanes"
 WORKERS = "workers"
-KEEPER = "keeper"
+CHORES = "chores"
 
 
 def job(job_id: str) -> str:

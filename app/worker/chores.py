@@ -1,4 +1,7 @@
-"""What one worker does for all: publish jobs that are due again, erase what has expired, sweep up orphans."""
+"""What one worker does for all: publish jobs that are due again, erase what has expired, sweep up orphans.
+
+In a thread of its own: however long a slow disk takes, the keeper's renewals do not wait for it.
+"""
 
 import logging
 import time
@@ -6,16 +9,45 @@ import time
 import redis
 
 from app import broker, keys, registry
-from app.broker import Messages
+from app.broker import CeleryApp, Messages
 from app.errors import JobGone
 from app.registry import now_ms
 from app.storage import Storage
+from app.worker.identity import WORKER
+from app.worker.rounds import Periodic, Rounds, connect
 
 logger = logging.getLogger(__name__)
 
 #: A file younger than this may belong to a request that is still being answered.
 _ORPHAN_AGE_S = 3600
 _AT_ONCE = 100
+_ROUND_S = 0.25
+
+
+class Chores(Rounds):
+    """Does the chores as long as no other worker does."""
+
+    def __init__(self, app: CeleryApp, *, storage: Storage) -> None:
+        super().__init__("chores")
+        client, messages = connect(app), Messages(app)
+        self._redis = client
+        self._chores = [
+            Periodic(_ROUND_S, lambda: publish_due(client, messages)),
+            Periodic(5, lambda: erase_expired(client, storage)),
+            Periodic(600, lambda: sweep(client, storage)),
+        ]
+
+    def go_round(self) -> None:
+        """See whether it is ours to do, and do what is due."""
+        if self._is_ours():
+            for chore in self._chores:
+                chore.run_if_due()
+        time.sleep(_ROUND_S)
+
+    def _is_ours(self) -> bool:
+        if self._redis.set(keys.CHORES, WORKER, nx=True, ex=keys.CHORES_TTL_S):
+            return True
+        return self._redis.get(keys.CHORES) == WORKER and bool(self._redis.expire(keys.CHORES, keys.CHORES_TTL_S))
 
 
 def publish_due(client: redis.Redis, messages: Messages) -> int:

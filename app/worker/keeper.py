@@ -1,92 +1,55 @@
 """The keeper: a thread of the worker's main process that keeps alive what the worker holds.
 
 It renews the locks of running jobs, announces what the worker has loaded, and takes the queues of tasks that failed to
-load off this worker. One keeper among all workers also does the chores. A thread, and not one of Celery's boot steps:
-those stop before a warm shutdown ends, while jobs still run.
+load off this worker. A thread, and not one of Celery's boot steps: those stop before a warm shutdown ends, while jobs
+still run.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import redis
 from celery.worker import state as worker_state
 
-from app import announcements, keys
+from app import announcements
 from app.announcements import Announcement, LoadReport
-from app.broker import CeleryApp, Messages
-from app.storage import Storage
-from app.worker import chores
-from app.worker.identity import WORKER, token_of
+from app.broker import CeleryApp
+from app.worker.identity import token_of
 from app.worker.reports import Reports
+from app.worker.rounds import Periodic, Rounds, connect
 
 logger = logging.getLogger(__name__)
 
 _ROUND_S = 0.25
 _RENEW_EVERY_S = 5
-#: Between rounds that fail.
-_PAUSE_S = 1
 
 
-@dataclass
-class _Periodic:
-    """Something to do every so often; what raises is due again at once."""
-
-    every_s: float
-    action: Callable[[], object]
-    due_s: float = 0.0
-
-    def run_if_due(self) -> None:
-        if time.monotonic() >= self.due_s:
-            self.action()
-            self.due_s = time.monotonic() + self.every_s
-
-
-class Keeper(threading.Thread):
+class Keeper(Rounds):
     """Runs from the worker's readiness to the end of its process."""
 
-    def __init__(self, app: CeleryApp, consumer: Any, *, reports: Reports, storage: Storage) -> None:
-        super().__init__(name="keeper", daemon=True)
+    def __init__(self, app: CeleryApp, consumer: Any, *, reports: Reports) -> None:
+        super().__init__("keeper")
         self._app = app
         self._consumer = consumer
         self._reports = reports
-        self._storage = storage
-        self._messages = Messages(app)
         self._redis = connect(app)
         #: By process, then by task.
         self._loads: dict[int, dict[str, LoadReport]] = {}
         self._idle_queues: set[str] = set()
         self._retired = False
         self._speaking = threading.Lock()
-        self._own = [_Periodic(_RENEW_EVERY_S, self._renew), _Periodic(_RENEW_EVERY_S, self._announce)]
-        self._for_all = [
-            _Periodic(_ROUND_S, lambda: chores.publish_due(self._redis, self._messages)),
-            _Periodic(5, lambda: chores.erase_expired(self._redis, self._storage)),
-            _Periodic(600, lambda: chores.sweep(self._redis, self._storage)),
-        ]
+        self._duties = [Periodic(_RENEW_EVERY_S, self._renew), Periodic(_RENEW_EVERY_S, self._announce)]
 
-    def run(self) -> None:
-        """Round after round; what fails is tried again in the next."""
-        while True:
-            try:
-                if self._retired:  # the pool that reports are about is being taken down
-                    time.sleep(_ROUND_S)
-                else:
-                    self._take_reports()
-                for duty in self._own:
-                    duty.run_if_due()
-                if self._is_chosen():
-                    for chore in self._for_all:
-                        chore.run_if_due()
-            except redis.RedisError as error:
-                logger.warning("the keeper cannot reach Redis: %s", error)
-                time.sleep(_PAUSE_S)
-            except Exception:  # a keeper that dies takes the worker's leases with it: say so, and go on
-                logger.exception("a round of the keeper failed")
-                time.sleep(_PAUSE_S)
+    def go_round(self) -> None:
+        """Hear what processes report, and renew what is due."""
+        if self._retired:  # the pool that reports are about is being taken down
+            time.sleep(_ROUND_S)
+        else:
+            self._take_reports()
+        for duty in self._duties:
+            duty.run_if_due()
 
     def retire(self) -> None:
         """The worker is stopping: take its announcement back. Locks of jobs that still run are renewed to the end."""
@@ -136,18 +99,6 @@ class Keeper(threading.Thread):
         running = [request for request in _copy_of(worker_state.active_requests) if request.worker_pid]
         if running:
             self._app.backend.renew({request.id: token_of(request.worker_pid) for request in running})
-
-    def _is_chosen(self) -> bool:
-        if self._redis.set(keys.KEEPER, WORKER, nx=True, ex=keys.KEEPER_TTL_S):
-            return True
-        return self._redis.get(keys.KEEPER) == WORKER and bool(self._redis.expire(keys.KEEPER, keys.KEEPER_TTL_S))
-
-
-def connect(app: CeleryApp) -> redis.Redis:
-    """A client for the main process, apart from Celery's own."""
-    return redis.Redis.from_url(
-        app.settings.broker_url, decode_responses=True, socket_timeout=2, socket_connect_timeout=1
-    )
 
 
 def withdraw(client: redis.Redis, worker: str) -> None:

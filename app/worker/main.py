@@ -13,10 +13,12 @@ from app import logs, tasks
 from app.broker import CeleryApp
 from app.config import get_settings
 from app.storage import Storage
-from app.worker import keeper, run
-from app.worker.keeper import Keeper
+from app.worker import run
+from app.worker.chores import Chores
+from app.worker.keeper import Keeper, withdraw
 from app.worker.models import Models
 from app.worker.reports import Reports
+from app.worker.rounds import connect
 
 settings = get_settings()
 app = CeleryApp(settings)
@@ -41,7 +43,7 @@ def _set_up_logging(**_: Any) -> None:
 
 @signals.worker_init.connect
 def _before_the_fork(sender: Any, **_: Any) -> None:
-    keeper.withdraw(keeper.connect(app), sender.hostname)
+    withdraw(connect(app), sender.hostname)
     # Before torch is imported: its libraries read these once.
     os.environ["OMP_NUM_THREADS"] = str(settings.threads_per_process)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -56,8 +58,9 @@ def _in_each_process(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _when_ready(sender: Any, **_: Any) -> None:
-    _Parts.keeper = Keeper(app, sender, reports=_Parts.reports, storage=storage)
+    _Parts.keeper = Keeper(app, sender, reports=_Parts.reports)
     _Parts.keeper.start()
+    Chores(app, storage=storage).start()
 
 
 @signals.worker_shutting_down.connect

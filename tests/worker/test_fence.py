@@ -90,6 +90,22 @@ def test_nothing_is_written_over_an_end(
     assert client.zcard(keys.RETRIES) == 0
 
 
+def test_a_job_outlives_its_work_and_its_waits(
+    backend: FencedBackend, client: redis.Redis, job: JobRecord, celery: CeleryApp
+) -> None:
+    open_ttl_ms = celery.settings.open_ttl * 1000
+    start(backend, job)
+    started = read(client, job.job_id)
+    assert started.expires_at == (started.started_at or 0) + open_ttl_ms
+    assert client.pexpiretime(keys.meta(job.job_id)) == started.expires_at
+
+    store(backend, job, State.RETRY, TransientError("Away."), retry_at_ms=now_ms() + 9_000_000)
+    waiting = read(client, job.job_id)
+    assert waiting.expires_at == (waiting.retry_at or 0) + open_ttl_ms
+    assert client.pexpiretime(keys.job(job.job_id)) == waiting.expires_at + celery.settings.tombstone_ttl * 1000
+    assert client.zscore(keys.EXPIRING, job.job_id) == waiting.expires_at
+
+
 def test_an_end_settles_the_record_and_the_indexes(
     backend: FencedBackend, client: redis.Redis, job: JobRecord, celery: CeleryApp
 ) -> None:

@@ -1,0 +1,62 @@
+"""Threads of the worker's main process that go round and round, whatever happens to Redis."""
+
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import redis
+
+from app.broker import CeleryApp
+
+logger = logging.getLogger(__name__)
+
+#: Between rounds that fail.
+_PAUSE_S = 1
+
+
+class Rounds(threading.Thread, ABC):
+    """Calls `go_round` for ever, until the process ends. What fails is tried again in the next round."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+
+    @abstractmethod
+    def go_round(self) -> None:
+        """Do what is due, waiting a little if nothing is."""
+
+    def run(self) -> None:
+        """The thread's body."""
+        while True:
+            try:
+                self.go_round()
+            except redis.RedisError as error:
+                logger.warning("the %s cannot reach Redis: %s", self.name, error)
+                time.sleep(_PAUSE_S)
+            except Exception:  # a thread that died would be missed by nobody until it was too late: say so, and go on
+                logger.exception("a round of the %s failed", self.name)
+                time.sleep(_PAUSE_S)
+
+
+@dataclass
+class Periodic:
+    """Something to do every so often; what raises is due again at once."""
+
+    every_s: float
+    action: Callable[[], object]
+    due_s: float = 0.0
+
+    def run_if_due(self) -> None:
+        """Do it if its time has come."""
+        if time.monotonic() >= self.due_s:
+            self.action()
+            self.due_s = time.monotonic() + self.every_s
+
+
+def connect(app: CeleryApp) -> redis.Redis:
+    """A client for such a thread, apart from Celery's own."""
+    return redis.Redis.from_url(
+        app.settings.broker_url, decode_responses=True, socket_timeout=2, socket_connect_timeout=1
+    )
