@@ -8,6 +8,7 @@ import argparse
 import configparser
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -15,12 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from app.broker import SOFT_SHUTDOWN_S
 from app.config import Settings, get_settings
@@ -226,22 +226,35 @@ def _check_ports(settings: Settings) -> None:
 
 def _wait_until_ready(settings: Settings, supervisor: Supervisor) -> None:
     how = "See why with: make ps, make logs"
-    answer = ""
+    reason = ""
 
     def ready() -> bool:
-        nonlocal answer
+        nonlocal reason
         if "FATAL" in supervisor.control("status", quiet=True):
             raise LaunchError(f"A process does not stay up. {how}")
         try:
-            with urllib.request.urlopen(f"http://{_reach(settings)}:{settings.api_port}/health/ready", timeout=5):
-                return _listens(_reach(settings), settings.flower_port)
-        except urllib.error.HTTPError as unready:
-            answer = unready.read().decode()
+            health = _ask(settings, "/health")
+            failed = [
+                f"{model['task']}: {model['error']}" for model in _ask(settings, "/models")["models"] if model["error"]
+            ]
         except OSError as error:
-            answer = str(error)
-        return False
+            reason = str(error)
+            return False
+        if failed:
+            raise LaunchError(
+                f"It runs, but a model did not load. {'; '.join(failed)}\nMend the setting, then: make down up"
+            )
+        reason = " ".join(health["reasons"])
+        return not reason and _listens(_reach(settings), settings.flower_port)
 
-    _wait(ready, timeout_s=_READY_WITHIN_S, otherwise=lambda: f"Not ready after {_READY_WITHIN_S} s: {answer}\n{how}")
+    otherwise = f"Not ready after {_READY_WITHIN_S} s. "
+    _wait(ready, timeout_s=_READY_WITHIN_S, otherwise=lambda: f"{otherwise}{reason}\n{how}", every_s=1)
+
+
+def _ask(settings: Settings, path: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"http://{_reach(settings)}:{settings.api_port}{path}", timeout=5) as answer:
+        document: dict[str, Any] = json.load(answer)
+        return document
 
 
 def _reach(settings: Settings) -> str:
@@ -254,12 +267,14 @@ def _listens(host: str, port: int) -> bool:
         return client.connect_ex((host, port)) == 0
 
 
-def _wait(condition: Callable[[], bool], *, timeout_s: float, otherwise: Callable[[], str]) -> None:
+def _wait(
+    condition: Callable[[], bool], *, timeout_s: float, otherwise: Callable[[], str], every_s: float = 0.2
+) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
             raise LaunchError(otherwise())
-        time.sleep(0.2)
+        time.sleep(every_s)
 
 
 def main() -> None:

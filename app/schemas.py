@@ -19,7 +19,8 @@ Moment = Annotated[datetime, PlainSerializer(_iso, return_type=str)]
 class Document(BaseModel):
     """Base of everything sent."""
 
-    model_config = ConfigDict(frozen=True)
+    # Every field is always sent, so the schema calls every field required.
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
 
 class Problem(Document):

@@ -3,6 +3,7 @@
 import uvicorn
 
 from app import logs
+from app.api.protocol import BoundedProtocol
 from app.config import get_settings
 
 
@@ -14,6 +15,7 @@ def main() -> None:
         factory=True,
         host=settings.bind,
         port=settings.api_port,
+        http=BoundedProtocol,
         log_config=logs.configuration(settings),
         timeout_graceful_shutdown=10,
     )

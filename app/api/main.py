@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from app import tasks
 from app.api import errors
 from app.api.deps import Service
-from app.api.openapi import result_schema
+from app.api.openapi import result_schema, with_nulls
 from app.api.routes import jobs, service
 from app.api.routes import tasks as task_routes
 from app.broker import CeleryApp, Messages
@@ -32,6 +32,7 @@ from app.storage import Storage
 
 _DESCRIPTION = "Post an image, get a job id in milliseconds, watch its progress, fetch the result."
 _VERSION = "0.1.0"
+_CONNECTIONS = 64
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -53,7 +54,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield
         await redis.aclose()
 
-    app = FastAPIOffline(title="Darkroom", version=_VERSION, description=_DESCRIPTION, lifespan=lifespan)
+    app = FastAPIOffline(
+        title="Darkroom", version=_VERSION, description=_DESCRIPTION, lifespan=lifespan, redirect_slashes=False
+    )
     errors.add_handlers(app)
     for part in (task_routes, jobs, service):
         app.include_router(part.router(tasks.TASKS))
@@ -62,14 +65,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _connect(settings: Settings) -> aioredis.Redis:
-    """A client that gives up within a second, and tries once more only where the connection was merely stale."""
-    return aioredis.Redis.from_url(
+    """A client that gives up within two seconds, and tries once more only where the connection was merely stale.
+
+    A call that finds all connections busy waits for one: many waiters may wake at once.
+    """
+    pool = aioredis.BlockingConnectionPool.from_url(
         settings.broker_url,
+        max_connections=_CONNECTIONS,
+        timeout=0.8,
         decode_responses=True,
         socket_timeout=1,
         socket_connect_timeout=0.5,
         retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     )
+    return aioredis.Redis.from_pool(pool)
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
@@ -83,5 +92,5 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         for name, schema in extra["$defs"].items():
             schemas.setdefault(name, schema)
-        app.openapi_schema = document
+        app.openapi_schema = with_nulls(document)
     return app.openapi_schema

@@ -91,13 +91,13 @@ def problems(*kinds: type[AppError]) -> Responses:
         response = responses.setdefault(kind.http_status, {"description": kind.title, "content": {PROBLEM_JSON: {}}})
         content = response["content"][PROBLEM_JSON]
         content["schema"] = {"$ref": f"#/components/schemas/{(JobProblem if of_job else Problem).__name__}"}
-        content.setdefault("examples", {})[kind.code] = {"value": _example(kind, of_job=of_job)}
+        content.setdefault("examples", {})[kind.code] = {"value": _example_of(_problem(kind, of_job=of_job))}
         if kind.retry_after_s is not None:
-            response["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+            response["headers"] = {"Retry-After": header("Seconds.", "integer")}
     return responses
 
 
-def _example(kind: type[AppError], *, of_job: bool) -> dict[str, Any]:
+def _problem(kind: type[AppError], *, of_job: bool) -> dict[str, Any]:
     problem = Problem(
         title=kind.title, status=kind.http_status, detail=_DETAILS[kind], code=kind.code, retryable=kind.retryable
     ).model_dump()
@@ -107,9 +107,26 @@ def _example(kind: type[AppError], *, of_job: bool) -> dict[str, Any]:
     return {**problem, "job_id": JOB_ID, "error": damaged if kind is errors.JobFailed else None}
 
 
+#: Stands for null in an example until the document is made: FastAPI leaves members that are null out.
+_NULL = "\0null"
+
+
+def with_nulls(document: Any, *, null: Any = None, stand_in: Any = _NULL) -> Any:
+    """A document in which what stands for null is null; or the other way round."""
+    if isinstance(document, dict):
+        return {name: with_nulls(value, null=null, stand_in=stand_in) for name, value in document.items()}
+    if isinstance(document, list):
+        return [with_nulls(value, null=null, stand_in=stand_in) for value in document]
+    return null if document == stand_in else document
+
+
+def _example_of(value: dict[str, Any]) -> Any:
+    return with_nulls(value, null=_NULL, stand_in=None)
+
+
 def answer(description: str, example: dict[str, Any], **more: Any) -> dict[str, Any]:
     """A JSON answer with an example; `more` are further members of the response object."""
-    return {"description": description, "content": {"application/json": {"example": example}}, **more}
+    return {"description": description, "content": {"application/json": {"example": _example_of(example)}}, **more}
 
 
 def result_schema(task: Task[Any]) -> type[ResultDocument]:
@@ -118,13 +135,27 @@ def result_schema(task: Task[Any]) -> type[ResultDocument]:
     return create_model(f"{task.name.capitalize()}Result", __base__=ResultDocument, **fields)
 
 
-def result_example(task: Task[Any]) -> dict[str, Any]:
-    """A result of the task as a client sees it."""
-    return {"task": task.name, **task.example, **_RESULT_FIELDS}
+def results(tasks: tuple[Task[Any], ...]) -> dict[str, Any]:
+    """The 200 of the calls that give a result: the schemas of the tasks' results, and an example of each."""
+    content = {
+        "schema": {"anyOf": [{"$ref": f"#/components/schemas/{result_schema(task).__name__}"} for task in tasks]},
+        "examples": {
+            task.name: {"value": _example_of({"task": task.name, **task.example, **_RESULT_FIELDS})} for task in tasks
+        },
+    }
+    return {
+        "description": "The result; beside the common fields, the task's own.",
+        "content": {"application/json": content},
+    }
 
 
-def form_body(task: Task[Any]) -> dict[str, Any]:
-    """The multipart body of a submission."""
+def header(description: str, kind: str = "string") -> dict[str, Any]:
+    """A header of an answer."""
+    return {"description": description, "schema": {"type": kind}}
+
+
+def submission(task: Task[Any]) -> dict[str, Any]:
+    """What a submission sends: a multipart body, and perhaps a preference."""
     options = task.options.model_json_schema()
     properties = {
         "file": {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."},
@@ -132,4 +163,12 @@ def form_body(task: Task[Any]) -> dict[str, Any]:
         "priority": {"type": "string", "enum": [name.lower() for name in Priority.__members__], "default": "normal"},
     }
     schema = {"type": "object", "required": ["file"], "properties": properties}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+    prefer = {
+        "name": "Prefer",
+        "in": "header",
+        "description": "`wait=n`: answer with the result if it comes within n seconds (RFC 7240).",
+        "schema": {"type": "string"},
+        "example": "wait=10",
+    }
+    body = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    return {"parameters": [prefer], "requestBody": body}

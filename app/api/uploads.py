@@ -4,10 +4,12 @@ Source of the format: RFC 7578. The whole body is never held; what is over its l
 many, or before any when the client says its length.
 """
 
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 #: Beside the file, a body holds its boundaries, its headers and a few short options.
 _FORM_ALLOWANCE_BYTES = 64 * 1024
 _MAX_FIELDS = 32
+#: A client that is silent for so long in the middle of a body has gone.
+_SILENCE_S = 30
+_MAX_NAME = 64
 _MAX_FILENAME = 255
 _HOW = "Send multipart/form-data with one part named 'file' and the options as fields beside it."
 
@@ -45,9 +50,9 @@ async def receive(request: Request, upload: IncomingUpload, *, max_bytes: int) -
     reader = _FormReader(upload)
     try:
         parser = MultipartParser(parameters[b"boundary"], reader.callbacks())
-        async for chunk in request.stream():
+        async for chunk in _chunks(request, max_bytes=max_bytes + _FORM_ALLOWANCE_BYTES):
             parser.write(chunk)
-    except MultipartParseError:
+    except FormParserError:
         raise BadRequest(f"The body is not well-formed multipart/form-data. {_HOW}") from None
     return reader.finish()
 
@@ -55,6 +60,23 @@ async def receive(request: Request, upload: IncomingUpload, *, max_bytes: int) -
 def _check_length(content_length: str | None, *, max_bytes: int) -> None:
     if content_length and int(content_length) > max_bytes + _FORM_ALLOWANCE_BYTES:
         raise FileTooLarge(f"The file is larger than {max_bytes} bytes. Send a smaller one.")
+
+
+async def _chunks(request: Request, *, max_bytes: int) -> AsyncIterator[bytes]:
+    """The body as it comes: no longer than it may be, wherever it puts its bytes, and without long silences."""
+    stream, received = request.stream(), 0
+    while True:
+        try:
+            async with asyncio.timeout(_SILENCE_S):
+                chunk = await anext(stream, None)
+        except TimeoutError:
+            raise BadRequest(f"Nothing came for {_SILENCE_S} s. Send the request again.") from None
+        if chunk is None:
+            return
+        received += len(chunk)
+        if received > max_bytes:
+            raise FileTooLarge(f"The request is longer than {max_bytes} bytes. Send a smaller file.")
+        yield chunk
 
 
 class _FormReader:
@@ -104,13 +126,15 @@ class _FormReader:
 
     def _on_headers_finished(self) -> None:
         _, parameters = parse_options_header(self._headers.get(b"content-disposition", b""))
-        self._name = parameters.get(b"name", b"").decode(errors="replace")
+        self._name = parameters.get(b"name", b"").decode(errors="replace")[:_MAX_NAME]
         self._field = b""
         if self._name == "file":
             self._files += 1
             if self._files > 1:
                 raise BadRequest("There is more than one file in the request. Send one for each job.")
             self._form.filename = _clean(parameters.get(b"filename", b""))
+        elif b"filename" in parameters:
+            raise BadRequest(f"A file came as {self._name!r}. Name its part 'file'.")
         elif self._name in self._form.fields:
             raise InvalidOption(f"The option {self._name!r} is given twice. Give it once.")
         elif len(self._form.fields) >= _MAX_FIELDS:

@@ -122,12 +122,13 @@ def _mapped(file: BinaryIO) -> Iterator[Data]:
     try:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except ValueError:  # an empty file has nothing to map
-        raise UnsupportedImage(_UNSUPPORTED) from None
+        raise UnsupportedImage(f"The file is empty. {_SEND}") from None
     with data:
         yield data
 
 
-_UNSUPPORTED = f"The file is not an image of a format we read. Send one of: {', '.join(EXTENSIONS)}."
+_SEND = f"Send one of: {', '.join(EXTENSIONS)}."
+_UNSUPPORTED = f"The file is not an image of a format we read. {_SEND}"
 _DAMAGED = "The image is damaged or of an unusual kind and cannot be read. Export it again and send that."
 
 _SIGNATURES = {

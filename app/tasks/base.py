@@ -7,6 +7,7 @@ imports a model runtime: what runs a network comes from the `Loader` that the wo
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -15,6 +16,13 @@ from pydantic import BaseModel, ConfigDict
 
 from app.config import Settings
 from app.schemas import ModelInfo
+
+
+def public_name(source: str) -> str:
+    """What clients are told of a configured model: the hub id, or the folder without what lies above it."""
+    folder = Path(source)
+    return folder.name if folder.is_absolute() else source.partition("@")[0]
+
 
 #: Tells how much of the prediction is done, from 0 to 1.
 ReportProgress = Callable[[float], None]

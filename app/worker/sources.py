@@ -8,6 +8,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.tasks.base import public_name
+
 logger = logging.getLogger(__name__)
 
 _REVISION_DIGITS = 12
@@ -18,7 +20,7 @@ _FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 class Source:
     """A configured model, found or not."""
 
-    #: As clients see it: the hub id, or the folder without what lies above it.
+    #: As clients see it.
     name: str
     #: Where its files are; None when they could not be had.
     folder: Path | None = None
@@ -29,15 +31,15 @@ class Source:
 
 def fetch(configured: str, *, token: str | None) -> Source:
     """Find the files of a model setting, downloading them if need be. What goes wrong is in the answer's `error`."""
-    folder = Path(configured)
-    name = folder.name if folder.is_absolute() else configured.partition("@")[0]
+    folder, name = Path(configured), public_name(configured)
     try:
         if folder.is_dir():
             return Source(name=name, folder=folder, revision=_fingerprint(folder))
         return _download(configured, token=token)
     except Exception as error:  # whatever a hub client raises is a reason for readiness, not for a dead worker
         logger.exception("the model %s cannot be had", configured)
-        return Source(name=name, error=f"{name} is no folder here and could not be fetched from the hub: {error}")
+        where = "" if folder.is_dir() else " is no folder here and could not be fetched from the hub"
+        return Source(name=name, error=f"{name}{where}: {error}")
 
 
 def _fingerprint(folder: Path) -> str:

@@ -128,14 +128,22 @@ async def test_a_cancelled_job_has_no_result(http: httpx.AsyncClient, backend: F
 
 @pytest.mark.parametrize("call", ["/status", "/result"])
 @pytest.mark.parametrize(
-    "job_id", ["0f8fad5b-d9cb-469f-a165-70867728950e", "7", "..%2f..%2fetc", "x" * 3000, "%00", "*"]
+    ("job_id", "code"),
+    [
+        ("0f8fad5b-d9cb-469f-a165-70867728950e", "job_not_found"),
+        ("7", "job_not_found"),
+        ("x" * 3000, "job_not_found"),
+        ("%00", "job_not_found"),
+        ("*", "job_not_found"),
+        ("..%2f..%2fetc", "not_found"),
+    ],
 )
-async def test_an_id_that_is_no_job_is_a_404(http: httpx.AsyncClient, call: str, job_id: str) -> None:
+async def test_an_id_that_is_no_job_is_a_404(http: httpx.AsyncClient, call: str, job_id: str, code: str) -> None:
     answer = await http.get(f"{call}/{job_id}")
 
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["code"] in {"job_not_found", "not_found"}
+    assert answer.json()["code"] == code
 
 
 @pytest.mark.parametrize("call", ["/status", "/result"])
@@ -214,6 +222,16 @@ async def test_a_wait_for_the_result_outlasts_other_changes(http: httpx.AsyncCli
     await subscribed(backend, other)
     finish(backend, other)
     assert (await later).status_code == 200
+
+
+async def test_many_waiters_wake_at_once(http: httpx.AsyncClient, backend: FencedBackend) -> None:
+    job_id = await submit(http)
+    waiting = [asyncio.create_task(http.get(f"/result/{job_id}?wait=30")) for _ in range(300)]
+    await subscribed(backend, job_id)
+
+    finish(backend, job_id)
+
+    assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
 
 
 async def test_a_wait_that_nothing_ends_is_answered_when_its_time_is_up(http: httpx.AsyncClient) -> None:

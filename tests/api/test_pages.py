@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
 import redis
 
@@ -32,6 +33,23 @@ async def test_every_answer_of_every_call_is_described_with_an_example(http: htt
                 assert "example" in content or content.get("examples"), where
                 health = path.startswith("/health")
                 assert (content_type == PROBLEM_JSON) == (int(status) >= 400 and not health), where
+
+
+async def test_every_example_fits_its_schema(http: httpx.AsyncClient) -> None:
+    document = await openapi(http)
+
+    checked = 0
+    for path, calls in document["paths"].items():
+        for call in calls.values():
+            for status, answer in call["responses"].items():
+                for content in answer["content"].values():
+                    examples = [example["value"] for example in content.get("examples", {}).values()]
+                    for example in [*examples, *([content["example"]] if "example" in content else [])]:
+                        schema = {**content.get("schema", {}), "components": document["components"]}
+                        jsonschema.validate(example, schema)
+                        assert example, f"{path} {status}"
+                        checked += 1
+    assert checked > 30
 
 
 async def test_every_schema_that_is_referred_to_is_there(http: httpx.AsyncClient) -> None:
@@ -70,6 +88,7 @@ async def test_the_pages_are_served(http: httpx.AsyncClient, page: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
+        ("POST", "/classify/", 404, "not_found"),
         ("GET", "/nothing/here", 404, "not_found"),
         ("GET", "/classify", 405, "method_not_allowed"),
         ("DELETE", "/status", 405, "method_not_allowed"),
@@ -83,6 +102,13 @@ async def test_addresses_that_are_none_are_problems(
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["content-type"] == PROBLEM_JSON
     assert (status != 405) or answer.headers["allow"]
+
+
+@pytest.mark.parametrize("part", ["", "/live", "/ready"])
+async def test_monitors_may_ask_for_the_head_alone(http: httpx.AsyncClient, part: str) -> None:
+    whole, head = await http.get(f"/health{part}"), await http.head(f"/health{part}")
+
+    assert head.status_code == whole.status_code
 
 
 async def test_without_a_worker_the_service_is_live_and_not_ready(http: httpx.AsyncClient) -> None:

@@ -12,7 +12,9 @@ import pytest
 import redis
 from fastapi import FastAPI
 from PIL import Image
+from starlette.datastructures import Headers
 
+from app.api.routes.tasks import _wait_asked
 from app.config import Settings
 from tests.backends import RESULT, backend_of, request_of
 from tests.pictures import encoded, png
@@ -128,6 +130,11 @@ BROKEN_BODIES = {
         + b"--x--\r\n",
         None,
     ),
+    "a boundary too long": (b"", "multipart/form-data; boundary=" + "a" * 300),
+    "a file by another name": (
+        b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\nabc\r\n--x--\r\n',
+        None,
+    ),
     "a field too long": (
         b'--x\r\nContent-Disposition: form-data; name="f"\r\n\r\n' + b"a" * 100_000 + b"\r\n--x--\r\n",
         None,
@@ -193,6 +200,70 @@ async def test_a_form_is_read_the_same_however_it_is_cut(
     assert files_in(settings)[0].read_bytes() == picture
     record: Any = client.hgetall(f"job:{answer.json()['job_id']}")
     assert json.loads(record["options"])["top_k"] == 7
+
+
+async def test_a_body_that_goes_on_after_its_end_is_refused(http: httpx.AsyncClient, settings: Settings) -> None:
+    async def body() -> Any:
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nabc\r\n--x--\r\n'
+        for _ in range(100):
+            yield b"\0" * 10_000
+
+    answer = await http.post("/classify", content=body(), headers={"Content-Type": "multipart/form-data; boundary=x"})
+
+    check_problem(answer, 413, "file_too_large")
+    assert files_in(settings) == []
+
+
+async def test_a_client_that_falls_silent_is_let_go(
+    http: httpx.AsyncClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.api.uploads._SILENCE_S", 0.05)
+
+    async def body() -> Any:
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nabc'
+        await asyncio.Event().wait()
+
+    answer = await http.post("/classify", content=body(), headers={"Content-Type": "multipart/form-data; boundary=x"})
+
+    check_problem(answer, 400, "bad_request")
+    assert files_in(settings) == []
+
+
+async def test_a_job_that_cannot_be_waited_for_keeps_its_id(
+    http: httpx.AsyncClient, dog: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(*_: Any, **__: Any) -> None:
+        raise redis.ConnectionError("away")
+
+    monkeypatch.setattr("app.jobs.Jobs.end", gone)
+
+    answer = await http.post("/classify", files={"file": dog}, headers={"Prefer": "wait=5"})
+
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"/status/{answer.json()['job_id']}"
+
+
+@pytest.mark.parametrize(
+    ("prefer", "seconds"),
+    [
+        ("wait=5", 5),
+        ("respond-async, wait=5", 5),
+        ("WAIT = 5", 5),
+        ('wait="5"; x=1', 5),
+        ("wait=999999", 60),
+        ("wait=soon", 0),
+        ("await=5", 0),
+        ("", 0),
+    ],
+)
+def test_a_preference_is_read_as_its_standard_says(prefer: str, seconds: int) -> None:
+    assert _wait_asked(Headers({"prefer": prefer})) == seconds
+
+
+def test_a_preference_may_stand_in_any_of_its_lines() -> None:
+    lines = [(b"prefer", b"respond-async"), (b"prefer", b"wait=7")]
+
+    assert _wait_asked(Headers(raw=lines)) == 7
 
 
 async def test_a_job_that_ends_in_time_is_answered_with_its_result(

@@ -76,7 +76,7 @@ def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:
     source = fetch(str(tmp_path), token=None)
 
     assert source.folder is None
-    assert "no .safetensors file" in source.error
+    assert source.error == f"{tmp_path.name}: the folder holds no .safetensors file"
 
 
 def test_a_hub_model_is_fetched_at_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

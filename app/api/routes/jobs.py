@@ -65,20 +65,12 @@ def router(tasks: tuple[Task[Any], ...]) -> APIRouter:
         summary="What a job gave.",
         response_model=None,
         responses={
-            200: {
-                **openapi.answer("The result; the fields beside the common ones are the task's.", {}),
-                "content": {
-                    "application/json": {
-                        "schema": {"anyOf": [{"$ref": f"#/components/schemas/{s.__name__}"} for s in schemas.values()]},
-                        "examples": {task.name: {"value": openapi.result_example(task)} for task in tasks},
-                    }
-                },
-            },
+            200: openapi.results(tasks),
             202: {
                 **openapi.answer(
                     "Not ended yet; the status document.",
                     openapi.PROCESSING,
-                    headers={"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}},
+                    headers={"Retry-After": openapi.header("Seconds.", "integer")},
                 ),
                 "model": StatusDocument,
             },

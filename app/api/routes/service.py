@@ -13,7 +13,7 @@ from app.api import openapi
 from app.api.deps import Service, ServiceDep
 from app.broker import Priority
 from app.schemas import Health, ModelsDocument, TaskModels
-from app.tasks.base import Task
+from app.tasks.base import Task, public_name
 
 _HEALTHY = {
     "status": "ok",
@@ -60,11 +60,13 @@ def router(tasks: tuple[Task[Any], ...]) -> APIRouter:
         workers = await announcements.live_workers(service.redis)
         return ModelsDocument(models=[_models(task, workers, service) for task in tasks])
 
+    @routes.head("/health", include_in_schema=False)
     @routes.get("/health", summary="How the service is.", responses={200: openapi.answer("In any case.", _HEALTHY)})
     async def health(service: ServiceDep) -> Health:
         """Always 200: for people and dashboards. Balancers ask `/health/ready`."""
         return await _health(service, tasks)
 
+    @routes.head("/health/ready", include_in_schema=False)
     @routes.get(
         "/health/ready",
         summary="Whether to send work here.",
@@ -76,6 +78,7 @@ def router(tasks: tuple[Task[Any], ...]) -> APIRouter:
         document = await _health(service, tasks)
         return JSONResponse(document.model_dump(mode="json"), status_code=200 if document.status == "ok" else 503)
 
+    @routes.head("/health/live", include_in_schema=False)
     @routes.get(
         "/health/live",
         summary="Whether this process answers.",
@@ -93,7 +96,7 @@ def _models(task: Task[Any], workers: list[Announcement], service: Service) -> T
     loaded = {worker: report for worker, report in reports.items() if report.model is not None}
     report = next(iter(loaded.values()), None)
     model = report.model if report else None
-    configured = ", ".join(task.sources(service.settings)) or task.name
+    configured = ", ".join(public_name(source) for source in task.sources(service.settings)) or task.name
     return TaskModels(
         task=task.name,
         name=model.name if model else configured,

@@ -1,13 +1,15 @@
 """Submitting work: one address for each task, all made the same way."""
 
+import logging
 import re
 import uuid
-from collections.abc import Mapping
 from typing import Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
+from redis.exceptions import RedisError
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
 from app import errors, imaging
@@ -17,15 +19,19 @@ from app.api.errors import describe_validation
 from app.api.uploads import Form, receive
 from app.broker import Priority
 from app.documents import Job, result_document, status_document, status_url
-from app.errors import InvalidOption
+from app.errors import AppError, InvalidOption
 from app.registry import ImageFacts
 from app.schemas import StatusDocument
 from app.states import State
 from app.storage import IncomingUpload
 from app.tasks.base import Options, Task
 
+logger = logging.getLogger(__name__)
+
 _MAX_WAIT_S = 60
-_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,5})(?=$|[,;\s])")
+#: As much of a wrong value as is said back.
+_MAX_ECHO = 40
+_PREFER_WAIT = re.compile(r"""(?:^|[,;])\s*wait\s*=\s*"?(\d+)"?\s*(?=$|[,;])""", re.IGNORECASE)
 
 
 def router(tasks: tuple[Task[Any], ...]) -> APIRouter:
@@ -38,12 +44,13 @@ def router(tasks: tuple[Task[Any], ...]) -> APIRouter:
 
 def _add(routes: APIRouter, task: Task[Any]) -> None:
     schema = openapi.result_schema(task)
+    location = {"Location": openapi.header("The job's status.")}
 
     async def submit(request: Request, service: ServiceDep) -> Response:
         wait_s = _wait_asked(request.headers)
         job = await _accept(request, service, task)
         if wait_s:
-            job = await service.jobs.end(job.record.job_id, timeout_s=wait_s)
+            job = await _end(service, job, timeout_s=wait_s)
         headers = {"Location": status_url(job.record.job_id)}
         if wait_s and job.state is State.SUCCESS:
             applied = {**headers, "Preference-Applied": f"wait={wait_s}"}
@@ -62,11 +69,14 @@ def _add(routes: APIRouter, task: Task[Any]) -> None:
         response_model=StatusDocument,
         response_description="Accepted; follow `urls`.",
         responses={
-            200: {**openapi.answer("The result, when waited for.", openapi.result_example(task)), "model": schema},
+            200: {
+                **openapi.results((task,)),
+                "headers": {**location, "Preference-Applied": openapi.header("How long was waited at most.")},
+            },
             202: openapi.answer(
                 "Accepted; follow `urls`.",
                 openapi.PENDING,
-                headers={"Location": {"description": "The job's status.", "schema": {"type": "string"}}},
+                headers=location,
             ),
             **openapi.problems(
                 errors.BadRequest,
@@ -76,7 +86,7 @@ def _add(routes: APIRouter, task: Task[Any]) -> None:
                 errors.InvalidOption,
             ),
         },
-        openapi_extra=openapi.form_body(task),
+        openapi_extra=openapi.submission(task),
     )
 
 
@@ -97,6 +107,15 @@ async def _accept(request: Request, service: Service, task: Task[Any]) -> Job:
         raise
 
 
+async def _end(service: Service, job: Job, *, timeout_s: float) -> Job:
+    """The job when it has ended; or as it was, if that cannot be told: it is accepted, and its id must get through."""
+    try:
+        return await service.jobs.end(job.record.job_id, timeout_s=timeout_s)
+    except (RedisError, AppError) as error:
+        logger.warning("job %s could not be waited for: %s", job.record.job_id, error)
+        return job
+
+
 def _probe_and_keep(upload: IncomingUpload, max_pixels: int) -> tuple[ImageFacts, str]:
     info = imaging.probe(upload.path, max_pixels=max_pixels)
     facts = ImageFacts(
@@ -109,14 +128,14 @@ def _options(form: Form, task: Task[Any]) -> tuple[Priority, Options]:
     fields = dict(form.fields)
     name = fields.pop("priority", Priority.NORMAL.name.lower())
     if name not in (priority.name.lower() for priority in Priority):
-        raise InvalidOption(f"priority: {name!r} is not one of 'normal' and 'high'.")
+        raise InvalidOption(f"priority: {name[:_MAX_ECHO]!r} is not one of 'normal' and 'high'.")
     try:
         return Priority[name.upper()], task.options.model_validate(fields)
     except ValidationError as invalid:
         raise InvalidOption(describe_validation(invalid.errors())) from None
 
 
-def _wait_asked(headers: Mapping[str, str]) -> int:
+def _wait_asked(headers: Headers) -> int:
     """Seconds of `Prefer: wait=n`, RFC 7240, at most what we grant; 0 when not asked for."""
-    match = _PREFER_WAIT.search(headers.get("prefer", ""))
+    match = _PREFER_WAIT.search(",".join(headers.getlist("prefer")))
     return min(int(match[1]), _MAX_WAIT_S) if match else 0

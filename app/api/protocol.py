@@ -1,0 +1,49 @@
+"""uvicorn's fast HTTP protocol, with the bounds that it lacks on what is no body: bytes, and the time they take."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_MAX_HEAD_BYTES = 64 * 1024
+_HEAD_WITHIN_S = 30
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Closes a connection whose request head, or whatever else yields no body, is too long or does not come."""
+
+    _fruitless_bytes = 0
+    _fruitful = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Expect the head of the first request; later ones are bounded by the keep-alive timeout."""
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(_HEAD_WITHIN_S, self._close_if_headless)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Expect nothing more."""
+        self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what comes without ending a head or adding to a body; the parser would gather it without limit."""
+        self._fruitful = False
+        super().data_received(data)
+        self._fruitless_bytes = 0 if self._fruitful else self._fruitless_bytes + len(data)
+        if self._fruitless_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"The request's head is longer than {_MAX_HEAD_BYTES} bytes.")
+
+    def on_headers_complete(self) -> Any:
+        """A head has ended."""
+        self._fruitful = True
+        self._deadline.cancel()
+        return super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A body has grown."""
+        self._fruitful = True
+        super().on_body(body)
+
+    def _close_if_headless(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
