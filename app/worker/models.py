@@ -19,7 +19,7 @@ from app.worker.sources import Source, fetch
 
 logger = logging.getLogger(__name__)
 
-_PATH = re.compile(r"(?<![\w.])(/[\w.@+-]+){2,}/?")
+_PATH = re.compile(r"(?<![\w.:/])(/[\w.@+-]+){2,}/?")
 _MAX_REASON = 400
 
 #: How loading one task went, by its name.

@@ -21,7 +21,7 @@ class Broken(Echo):
     name = "broken"
 
     def load(self, loader: Loader) -> Any:
-        raise OSError("cannot read\n  /srv/models/secret/model.safetensors or /opt/cache/x")
+        raise OSError("cannot read\n  /srv/models/secret/model.safetensors or /opt/cache/x, see https://hub.example/docs")
 
 
 def load(settings: Settings) -> tuple[Models, dict[str, LoadReport]]:
@@ -48,7 +48,7 @@ def test_the_reason_of_a_failed_load_is_one_line_without_paths(
 ) -> None:
     monkeypatch.setattr(tasks, "TASKS", (Broken(),))
 
-    assert load(settings)[1]["broken"].error == "OSError: cannot read … or …"
+    assert load(settings)[1]["broken"].error == "OSError: cannot read … or …, see https://hub.example/docs"
 
 
 def test_a_folder_is_named_by_its_weights() -> None:
