@@ -13,6 +13,9 @@ from app.errors import TransientError
 from app.schemas import ModelInfo
 from app.tasks.base import Answer, Loader, Options, ReportProgress, Task
 
+#: While this file is in the storage root, `loads` does not load.
+FAIL_TO_LOAD = "fail-to-load"
+
 
 class FakeModel:
     """Loads in no time."""
@@ -125,14 +128,14 @@ class Stubborn(Echo):
                 continue
 
 
-class LoadsWhenTold(Echo):
-    """Loads slowly, and only if the file that says so is there."""
+class Loads(Echo):
+    """Loads slowly, or not at all."""
 
     name = "loads"
 
     def load(self, loader: Loader) -> FakeModel:
         time.sleep(float(os.environ.get("FAKE_LOAD_SECONDS", "0")))
-        if os.environ.get("FAKE_LOAD") == "fail":
+        if (Path(os.environ["STORAGE_ROOT"]) / FAIL_TO_LOAD).exists():
             raise FileNotFoundError("no weights in /srv/secret/models/fake")
         return FakeModel()
 
@@ -145,5 +148,5 @@ FAKES: tuple[Task[Any], ...] = (
     Allocates(),
     Segfaults(),
     Stubborn(),
-    LoadsWhenTold(),
+    Loads(),
 )

@@ -69,7 +69,7 @@ def erase_expired(client: redis.Redis, storage: Storage) -> int:
     for job_id in expired:
         path = client.hget(keys.job(job_id), "path")
         if path:
-            storage.remove(str(path))
+            _remove(storage, str(path))
         with client.pipeline(transaction=True) as transaction:
             transaction.zrem(keys.OPEN, job_id)
             transaction.zrem(keys.RETRIES, job_id)
@@ -85,9 +85,18 @@ def sweep(client: redis.Redis, storage: Storage) -> int:
     for job_id, path in storage.older_than(time.time() - _ORPHAN_AGE_S):
         expires_at = client.hget(keys.job(job_id), "expires_at")
         if expires_at is None or int(expires_at) <= now_ms():
-            storage.remove(path)
-            removed += 1
+            removed += _remove(storage, path)
     return removed
+
+
+def _remove(storage: Storage, path: str) -> bool:
+    """Whether it is gone. A file that cannot be removed must not keep the others; the sweeper comes by again."""
+    try:
+        storage.remove(path)
+    except OSError as error:
+        logger.warning("%s could not be removed: %s", path, error)
+        return False
+    return True
 
 
 def _due(client: redis.Redis, index: str) -> list[str]:

@@ -81,8 +81,14 @@ class Keeper(Rounds):
             self._consumer.call_soon(self._consumer.cancel_task_queue, task)
         for task in self._idle_queues - failed:
             logger.info("%s has loaded: this worker takes its jobs again", task)
-            self._consumer.call_soon(self._consumer.add_task_queue, task)
+            self._consumer.call_soon(self._consume_again, task)
         self._idle_queues = failed
+
+    def _consume_again(self, task: str) -> None:
+        queues = self._app.amqp.queues
+        # Celery's own way back would be forgotten at the next reconnect.
+        queues.select_add(queues[task])
+        self._consumer.add_task_queue(task)
 
     def _announce(self) -> None:
         tasks: dict[str, LoadReport] = {}

@@ -83,7 +83,8 @@ def run_job(celery_task: CeleryTask, task: Task[Any], model: Any, upload: _Uploa
         if record is not None and isinstance(failure, TransientError):
             _retry(celery_task, record, failure)
         raise failure from None
-    queued_ms = (record.started_at or record.submitted_at) - record.submitted_at
+    # The two moments are two machines' clocks.
+    queued_ms = max(0, (record.started_at or 0) - record.submitted_at)
     timings = {"queued_ms": queued_ms, **progress.timings}
     return {"model": model.info.model_dump(), "answer": answer.model_dump(mode="json"), "timings": timings}
 

@@ -1,7 +1,10 @@
 """Tasks that fail, each in its own way, on the real worker: what the client is told, and who else is harmed."""
 
+import os
+import signal
 from typing import Any
 
+from tests.fakes import FAIL_TO_LOAD
 from tests.processes import Installation, wait_for
 
 
@@ -105,7 +108,8 @@ def test_a_task_that_does_not_load_turns_readiness_red_and_keeps_its_jobs(
     service: Installation, picture: bytes
 ) -> None:
     waiting = [service.submit("loads", picture) for _ in range(3)]
-    worker = service.start_worker(FAKE_LOAD="fail")
+    (service.storage / FAIL_TO_LOAD).touch()
+    worker = service.start_worker()
 
     answer = wait_for(lambda: _unready(service), what="the word of a failed load")
     reason = next(reason for reason in answer["reasons"] if reason.startswith("loads:"))
@@ -121,11 +125,29 @@ def test_a_task_that_does_not_load_turns_readiness_red_and_keeps_its_jobs(
         wait_for(lambda: not client.hlen("unacked"), what="the return of what the worker had taken")
     assert [service.status(job_id)["state"] for job_id in waiting] == ["PENDING"] * 3
 
+    (service.storage / FAIL_TO_LOAD).unlink()
     worker.stop()
     service.start_worker()
 
     service.wait_until_ready()
     assert [service.result(job_id)["attempts"] for job_id in waiting] == [1, 1, 1]
+
+
+def test_a_task_that_loads_in_replaced_processes_is_served_again(service: Installation, picture: bytes) -> None:
+    (service.storage / FAIL_TO_LOAD).touch()
+    worker = service.start_worker(WORKER_CONCURRENCY="1")
+    job_id = service.submit("loads", picture)
+    wait_for(lambda: _unready(service), what="the word of a failed load")
+    (service.storage / FAIL_TO_LOAD).unlink()
+
+    os.kill(worker.children()[0], signal.SIGKILL)
+
+    assert service.result(job_id)["attempts"] == 1
+    service.wait_until_ready()
+    # And still after the worker has lost and found Redis.
+    with service.redis.client() as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    assert service.result(service.submit("loads", picture), timeout_s=45)["attempts"] == 1
 
 
 def _unready(service: Installation) -> Any:

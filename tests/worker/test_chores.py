@@ -75,3 +75,23 @@ def test_a_file_is_not_swept_on_the_word_of_a_redis_that_is_away(storage: Storag
         chores.sweep(redis.Redis(port=1), storage)
 
     assert path.exists()
+
+
+def test_a_file_that_cannot_be_removed_keeps_no_other(
+    client: redis.Redis, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, _ = add(client, storage, expires_at=now_ms() - 2)
+    _, gone = add(client, storage, expires_at=now_ms() - 1)
+    remove = storage.remove
+
+    def refuses_one(path: str) -> None:
+        if path == stuck.path:
+            raise PermissionError(13, "Permission denied")
+        remove(path)
+
+    monkeypatch.setattr(storage, "remove", refuses_one)
+
+    assert chores.erase_expired(client, storage) == 2
+
+    assert not gone.exists()
+    assert client.zcard(keys.EXPIRING) == 0

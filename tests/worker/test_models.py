@@ -21,7 +21,9 @@ class Broken(Echo):
     name = "broken"
 
     def load(self, loader: Loader) -> Any:
-        raise OSError("cannot read\n  /srv/models/secret/model.safetensors or /opt/cache/x, see https://hub.example/docs")
+        raise OSError(
+            "cannot read\n  /srv/models/secret/model.safetensors or /opt/cache/x, see https://hub.example/docs"
+        )
 
 
 def load(settings: Settings) -> tuple[Models, dict[str, LoadReport]]:
