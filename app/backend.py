@@ -9,13 +9,17 @@ Used by URL: `result_backend = "app.backend:FencedBackend+redis://localhost:6379
 """
 
 import logging
+from collections.abc import Iterator
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
 from celery.backends.redis import RedisBackend
+from kombu.utils.functional import retry_over_time
+from redis.exceptions import ResponseError
 
 from app import keys
+from app.errors import refuses_writes
 from app.registry import Fields, JobRecord, now_ms
 from app.states import State
 
@@ -60,7 +64,8 @@ end
 redis.call('HSET', record, 'updated_at', now)
 if state == 'STARTED' then
   redis.call('SET', lock, token, 'PX', lock_ttl)
-  redis.call('HINCRBY', record, 'attempts', 1)
+  -- A lock that is ours already: the answer to this very start was lost.
+  if not holder then redis.call('HINCRBY', record, 'attempts', 1) end
   redis.call('HSET', record, 'started_at', now)
   redis.call('HDEL', record, 'retry_at')
   live_until(now + open_ttl)
@@ -106,7 +111,15 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
         It waits rather than giving the message back: a start whose answer was lost holds the lock, and only this
         process may go on under it.
         """
-        outcome, fields = self.ensure(self._run, (job_id, result, State.STARTED, request), max_retries=self.max_retries)
+        outcome, fields = retry_over_time(
+            self._run,
+            (*self.connection_errors, ResponseError),
+            (job_id, result, State.STARTED, request),
+            errback=self._before_another_start,
+            interval_start=0.1,
+            interval_step=0.2,
+            interval_max=2,
+        )
         return outcome, JobRecord.from_fields(fields) if fields else None
 
     def write(self, job_id: str, result: Any, state: State, *, request: Any) -> Write:
@@ -169,6 +182,16 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
     @cached_property
     def _renew_script(self) -> Any:
         return self.client.register_script(_RENEW)
+
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        """Celery asks this of a failed write: a Redis that refuses to write will take it later, as one away will."""
+        return bool(super().exception_safe_to_retry(exc)) or refuses_writes(exc)
+
+    def _before_another_start(self, exc: Exception, intervals: Iterator[float], _retries: int) -> float:
+        if not self.exception_safe_to_retry(exc):
+            raise exc
+        logger.warning("a start waits for Redis: %s", exc)
+        return next(intervals)
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Subscribe to nothing: Celery's own would leak one subscription for each job."""

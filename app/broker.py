@@ -7,6 +7,7 @@ API and the dashboard use this module too.
 
 import uuid
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 from celery import Celery
@@ -46,6 +47,11 @@ class CeleryApp(Celery):  # type: ignore[misc]  # Celery carries no types
         self.settings = settings
         self.conf.update(_configuration(settings))
 
+    @cached_property
+    def Worker(self) -> Any:  # noqa: N802  # Celery's name
+        """What `celery worker` runs."""
+        return self.subclass_with_self("app.worker.stopping:StoppingWorker")
+
 
 def _configuration(settings: Settings) -> dict[str, Any]:
     return {
@@ -79,6 +85,10 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "task_soft_time_limit": settings.task_time_limit - _SOFT_LIMIT_LEAD_S,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        # A Redis that refuses to write is waited for like one that is away.
+        "broker_channel_error_retry": True,
+        # A message that comes again while its job runs would fill the only place left, and idle the other processes.
+        "worker_enable_prefetch_count_reduction": False,
         "broker_transport_options": {
             "visibility_timeout": _VISIBILITY_TIMEOUT_S,
             "unacked_mutex_expire": 30,
@@ -89,9 +99,9 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             "socket_keepalive": True,
             "health_check_interval": 10,
         },
-        # A worker holds its finished result until Redis is back.
+        # A worker holds its finished result until Redis is back, however long that takes.
         "result_backend_always_retry": True,
-        "result_backend_max_retries": 60,
+        "result_backend_max_retries": float("inf"),
         "redis_socket_timeout": 5,
         "redis_socket_connect_timeout": 2,
         "redis_retry_on_timeout": True,

@@ -1,7 +1,8 @@
 """Wake-ups: one pub/sub connection for all the waiters of a process.
 
-A waiter subscribes to its job's channel, then reads the job, then waits: no change can fall between. When the
-connection breaks or falls silent, every waiter is told at once, since a wake-up may have been missed.
+The process hears of every change; a waiter says which job it cares for, reads the job, then waits, so that no change
+can fall between. Only the listener touches the connection. When that breaks or falls silent, every waiter is told at
+once, since a wake-up may have been missed.
 """
 
 import asyncio
@@ -9,10 +10,8 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 
 import redis.asyncio as aioredis
-from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
@@ -25,8 +24,6 @@ _PING_EVERY_S = 0.4
 #: One that has been silent this long is given up.
 _SILENCE_S = 1.2
 _RECONNECT_AFTER_S = 0.2
-#: Keeps the subscription from being empty, which redis-py takes for closed.
-_OWN_CHANNEL = keys.change("")
 
 
 class Watch:
@@ -54,19 +51,13 @@ class Watch:
         self._changed.set()
 
 
-@dataclass
-class _Channel:
-    subscribed: asyncio.Event = field(default_factory=asyncio.Event)
-    watches: set[Watch] = field(default_factory=set)
-
-
 class Changes:
     """The waiters of this process and the connection they share."""
 
     def __init__(self, redis: aioredis.Redis) -> None:
         self._redis = redis
-        self._channels: dict[str, _Channel] = {}
-        self._pubsub: PubSub | None = None
+        self._watches: dict[str, set[Watch]] = {}
+        self._connected = asyncio.Event()
         self._stopping = False
 
     @contextlib.asynccontextmanager
@@ -81,77 +72,62 @@ class Changes:
             listener.cancel()
             await asyncio.wait({listener})
 
+    @contextlib.asynccontextmanager
+    async def watch(self, job_id: str) -> AsyncIterator[Watch]:
+        """Be told of a job's changes from here on. Raises `redis.ConnectionError` when that cannot be promised."""
+        try:
+            async with asyncio.timeout(_SILENCE_S):
+                await self._connected.wait()
+        except TimeoutError:
+            raise RedisConnectionError("there is no connection for wake-ups") from None
+        channel, watch = keys.change(job_id), Watch()
+        self._watches.setdefault(channel, set()).add(watch)
+        try:
+            yield watch
+        finally:
+            watches = self._watches[channel]
+            watches.discard(watch)
+            if not watches:
+                del self._watches[channel]
+
     async def _run(self) -> None:
         while not self._stopping:
             try:
                 await self._listen()
             except (RedisError, OSError) as error:
                 logger.warning("wake-ups are interrupted: %s", error)
+            except Exception:  # without a listener nobody could wait any more: say so, and connect anew
+                logger.exception("wake-ups are interrupted")
             finally:
-                self._pubsub = None
-                self._break()
+                self._connected.clear()
+                self._wake_all(broken=True)
             await asyncio.sleep(_RECONNECT_AFTER_S)
-
-    @contextlib.asynccontextmanager
-    async def watch(self, job_id: str) -> AsyncIterator[Watch]:
-        """Be told of a job's changes from here on. Raises `redis.RedisError` when that cannot be promised."""
-        name, watch = keys.change(job_id), Watch()
-        channel = self._channels.get(name)
-        if channel is None:
-            channel = self._channels[name] = _Channel()
-        channel.watches.add(watch)
-        try:
-            await self._subscribed(name, channel)
-            yield watch
-        finally:
-            channel.watches.discard(watch)
-            if not channel.watches and self._channels.get(name) is channel:
-                del self._channels[name]
-                if self._pubsub is not None:
-                    with contextlib.suppress(RedisError, OSError):  # the listener meets the same error and reconnects
-                        await self._pubsub.unsubscribe(name)
-
-    async def _subscribed(self, name: str, channel: _Channel) -> None:
-        if self._pubsub is None:
-            raise RedisConnectionError("there is no connection for wake-ups")
-        if len(channel.watches) == 1:
-            await self._pubsub.subscribe(name)
-        try:
-            async with asyncio.timeout(_SILENCE_S):
-                await channel.subscribed.wait()
-        except TimeoutError:
-            raise RedisConnectionError("the subscription was not confirmed") from None
 
     async def _listen(self) -> None:
         async with self._redis.pubsub() as pubsub:
-            await pubsub.subscribe(_OWN_CHANNEL)
-            self._pubsub = pubsub
+            await pubsub.psubscribe(keys.change("*"))
             heard = time.monotonic()
             while not self._stopping:
                 message = await pubsub.get_message(timeout=_PING_EVERY_S)
                 now = time.monotonic()
                 if message is not None:
                     heard = now
-                    self._handle(message["type"], message["channel"])
+                    self._handle(message)
                 elif now - heard > _SILENCE_S:
                     raise RedisConnectionError("Redis has fallen silent")
                 else:
                     await pubsub.ping()
 
-    def _handle(self, kind: str, name: str | None) -> None:
-        channel = self._channels.get(name or "")
-        if channel is None:
-            return
-        # A second confirmation means that redis-py has reconnected: a word may have been missed, so all look again.
-        if kind == "message" or (kind == "subscribe" and channel.subscribed.is_set()):
-            for watch in channel.watches:
+    def _handle(self, message: dict[str, str]) -> None:
+        if message["type"] == "pmessage":
+            for watch in self._watches.get(message["channel"], ()):
                 watch.wake()
-        elif kind == "subscribe":
-            channel.subscribed.set()
+        elif message["type"] == "psubscribe":
+            # Not the first one: redis-py has reconnected by itself, a word may have been missed, so all look again.
+            self._wake_all()
+            self._connected.set()
 
-    def _break(self) -> None:
-        channels, self._channels = self._channels, {}
-        for channel in channels.values():
-            channel.subscribed.set()
-            for watch in channel.watches:
-                watch.wake(broken=True)
+    def _wake_all(self, *, broken: bool = False) -> None:
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.wake(broken=broken)

@@ -17,6 +17,10 @@ from app.tasks.base import Answer, Loader, Options, ReportProgress, Task
 FAIL_TO_LOAD = "fail-to-load"
 
 
+#: Left in the storage root by a `sleep` that has come to its end.
+SLEPT = "slept"
+
+
 class FakeModel:
     """Loads in no time."""
 
@@ -64,6 +68,7 @@ class Sleep(Echo):
         while (elapsed := time.monotonic() - begin) < options.seconds:
             report(elapsed / options.seconds)
             time.sleep(0.05)
+        (Path(os.environ["STORAGE_ROOT"]) / SLEPT).touch()
         return inputs
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -25,14 +25,13 @@ from app.errors import (
     InvalidOption,
     MethodNotAllowed,
     NotFound,
+    refuses_writes,
 )
 from app.schemas import Problem
 
 logger = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
-#: Replies with which Redis refuses to write: full disk, full memory, a replica.
-_REFUSALS = ("MISCONF", "OOM", "READONLY")
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -73,8 +72,7 @@ async def _on_app_error(_request: Request, error: Exception) -> Response:
 
 async def _on_redis_error(request: Request, error: Exception) -> Response:
     away = isinstance(error, RedisConnectionError | RedisTimeoutError)
-    refuses = isinstance(error, ResponseError) and str(error).startswith(_REFUSALS)
-    if not away and not refuses:
+    if not away and not refuses_writes(error):
         return await _on_unexpected(request, error)
     logger.warning("Redis is unavailable: %s", error)
     return render(BrokerUnavailable("The queue does not answer at the moment. Try again in a few seconds."))

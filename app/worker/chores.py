@@ -3,6 +3,7 @@
 In a thread of its own: however long a slow disk takes, the keeper's renewals do not wait for it.
 """
 
+import itertools
 import logging
 import time
 
@@ -56,7 +57,8 @@ def publish_due(client: redis.Redis, messages: Messages) -> int:
     for job_id in _due(client, keys.RETRIES):
         try:
             record = registry.read(client, job_id)
-        except JobGone:  # nobody waits for it any more
+        except (JobGone, KeyError, ValueError) as error:  # one that cannot be read must not keep the others
+            logger.warning("job %s cannot be tried again: %r", job_id, error)
             client.zrem(keys.RETRIES, job_id)
             continue
         published += broker.republish(client, record, messages.encode(record))
@@ -65,27 +67,34 @@ def publish_due(client: redis.Redis, messages: Messages) -> int:
 
 def erase_expired(client: redis.Redis, storage: Storage) -> int:
     """Remove the uploads of jobs past their `expires_at`. Their results have left by themselves. Returns how many."""
-    expired = _due(client, keys.EXPIRING)
-    for job_id in expired:
-        path = client.hget(keys.job(job_id), "path")
-        if path:
-            _remove(storage, str(path))
-        with client.pipeline(transaction=True) as transaction:
-            transaction.zrem(keys.OPEN, job_id)
-            transaction.zrem(keys.RETRIES, job_id)
-            # Last, so that whatever fails before is done again.
-            transaction.zrem(keys.EXPIRING, job_id)
-            transaction.execute()
-    return len(expired)
+    erased = 0
+    while expired := _due(client, keys.EXPIRING):
+        for job_id in expired:
+            _erase(client, storage, job_id)
+        erased += len(expired)
+    return erased
+
+
+def _erase(client: redis.Redis, storage: Storage, job_id: str) -> None:
+    path = client.hget(keys.job(job_id), "path")
+    if path:
+        _remove(storage, str(path))
+    with client.pipeline(transaction=True) as transaction:
+        for index in (keys.OPEN, keys.RETRIES, keys.EXPIRING):
+            transaction.zrem(index, job_id)
+        transaction.execute()
 
 
 def sweep(client: redis.Redis, storage: Storage) -> int:
     """Remove old files that belong to no job, whatever left them there. Returns how many."""
-    removed = 0
-    for job_id, path in storage.older_than(time.time() - _ORPHAN_AGE_S):
-        expires_at = client.hget(keys.job(job_id), "expires_at")
-        if expires_at is None or int(expires_at) <= now_ms():
-            removed += _remove(storage, path)
+    files, removed = storage.older_than(time.time() - _ORPHAN_AGE_S), 0
+    while some := list(itertools.islice(files, _AT_ONCE)):
+        with client.pipeline(transaction=False) as pipeline:
+            for job_id, _ in some:
+                pipeline.hget(keys.job(job_id), "expires_at")
+            ends = pipeline.execute()
+        orphans = [path for (_, path), end in zip(some, ends, strict=True) if end is None or int(end) <= now_ms()]
+        removed += sum(_remove(storage, path) for path in orphans)
     return removed
 
 

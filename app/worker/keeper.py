@@ -38,13 +38,14 @@ class Keeper(Rounds):
         #: By process, then by task.
         self._loads: dict[int, dict[str, LoadReport]] = {}
         self._idle_queues: set[str] = set()
-        self._retired = False
-        self._speaking = threading.Lock()
+        self._retired = threading.Event()
+        self._announced = False
         self._duties = [Periodic(_RENEW_EVERY_S, self._renew), Periodic(_RENEW_EVERY_S, self._announce)]
 
     def go_round(self) -> None:
         """Hear what processes report, and renew what is due."""
-        if self._retired:  # the pool that reports are about is being taken down
+        if self._retired.is_set():
+            self._take_leave()
             time.sleep(_ROUND_S)
         else:
             self._take_reports()
@@ -52,10 +53,8 @@ class Keeper(Rounds):
             duty.run_if_due()
 
     def retire(self) -> None:
-        """The worker is stopping: take its announcement back. Locks of jobs that still run are renewed to the end."""
-        with self._speaking:
-            self._retired = True
-            withdraw(self._redis, self._name_of_worker)
+        """The worker has been told to stop. Called in a signal handler: neither waits nor locks."""
+        self._retired.set()
 
     @property
     def _name_of_worker(self) -> str:
@@ -97,9 +96,15 @@ class Keeper(Rounds):
                 # One process that failed speaks for all: the queue is left alone.
                 if report.error or task not in tasks:
                     tasks[task] = report
-        with self._speaking:
-            if not self._retired:
-                announcements.announce(self._redis, Announcement(worker=self._name_of_worker, tasks=tasks))
+        if not self._retired.is_set():
+            self._announced = True
+            announcements.announce(self._redis, Announcement(worker=self._name_of_worker, tasks=tasks))
+
+    def _take_leave(self) -> None:
+        """Take the announcement back; the locks of jobs that still run are renewed to the end."""
+        if self._announced:
+            announcements.withdraw(self._redis, self._name_of_worker)
+            self._announced = False
 
     def _renew(self) -> None:
         running = [request for request in _copy_of(worker_state.active_requests) if request.worker_pid]
@@ -108,7 +113,7 @@ class Keeper(Rounds):
 
 
 def withdraw(client: redis.Redis, worker: str) -> None:
-    """Take a worker's announcement back, so that nobody counts on it: its own, or that of one that was killed."""
+    """Take back what a worker of this name announced before it was killed, so that nobody counts on it."""
     try:
         announcements.withdraw(client, worker)
     except redis.RedisError as error:  # it expires by itself

@@ -19,6 +19,7 @@ from app.worker.keeper import Keeper, withdraw
 from app.worker.models import Models
 from app.worker.reports import Reports
 from app.worker.rounds import connect
+from app.worker.stopping import told_to_stop
 
 settings = get_settings()
 app = CeleryApp(settings)
@@ -63,7 +64,7 @@ def _when_ready(sender: Any, **_: Any) -> None:
     Chores(app, storage=storage).start()
 
 
-@signals.worker_shutting_down.connect
+@told_to_stop.connect
 def _when_told_to_stop(**_: Any) -> None:
     if hasattr(_Parts, "keeper"):  # a worker can be told to stop before it was ready
         _Parts.keeper.retire()

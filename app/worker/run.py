@@ -47,7 +47,7 @@ def register(app: CeleryApp, task: Task[Any], *, models: Models, storage: Storag
     def body(celery_task: CeleryTask, path: str, *, options: dict[str, Any]) -> dict[str, Any]:
         model = models.require(task.name)
         upload = _Upload(storage, path, max_pixels=app.settings.max_pixels)
-        return run_job(celery_task, task, model, upload, task.options.model_validate(options))
+        return run_job(celery_task, task, model, upload, options)
 
     app.task(body, bind=True, name=task.name, Request="app.worker.request:JobRequest", throws=(AppError,))
 
@@ -65,7 +65,9 @@ class _Upload:
         return imaging.open_image(self.storage.resolve(self.path), max_pixels=self.max_pixels)
 
 
-def run_job(celery_task: CeleryTask, task: Task[Any], model: Any, upload: _Upload, options: Options) -> dict[str, Any]:
+def run_job(
+    celery_task: CeleryTask, task: Task[Any], model: Any, upload: _Upload, options: dict[str, Any]
+) -> dict[str, Any]:
     """Try a job once. Raises `AppError` for a failure that stands, `Ignore` or `Reject` to have nothing stored."""
     request = celery_task.request
     request.run_token = token_of(os.getpid())
@@ -74,7 +76,7 @@ def run_job(celery_task: CeleryTask, task: Task[Any], model: Any, upload: _Uploa
     try:
         record = progress.start()
         _check_wait(record, celery_task.app.settings.queue_ttl)
-        answer = _attempt(task, model, upload, options, progress)
+        answer = _attempt(task, model, upload, task.options.model_validate(options), progress)
     except Fenced as lost:
         logger.info("%s, this copy is dropped", lost)
         raise Ignore from None

@@ -2,12 +2,13 @@
 
 import asyncio
 import uuid
-from typing import Any
 
 import httpx
 import pytest
 import redis
+from fastapi import FastAPI
 
+from app import keys
 from app.backend import FencedBackend
 from app.config import Settings
 from app.errors import InvalidImage
@@ -196,20 +197,24 @@ async def test_a_wait_out_of_range_is_refused(http: httpx.AsyncClient, wait: str
     assert "wait" in answer.json()["detail"]
 
 
-async def test_a_wait_ends_with_the_next_change(http: httpx.AsyncClient, backend: FencedBackend) -> None:
+async def test_a_wait_ends_with_the_next_change(
+    application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend
+) -> None:
     job_id = await submit(http)
     waiting = asyncio.create_task(http.get(f"/status/{job_id}?wait=30"))
-    await subscribed(backend, job_id)
+    await waited_for(application, job_id)
 
     backend.start(job_id, {"progress": 5}, request=request_of(job_id))
 
     assert (await waiting).json()["state"] == "STARTED"
 
 
-async def test_a_wait_for_the_result_outlasts_other_changes(http: httpx.AsyncClient, backend: FencedBackend) -> None:
+async def test_a_wait_for_the_result_outlasts_other_changes(
+    application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend
+) -> None:
     job_id = await submit(http)
     waiting = [asyncio.create_task(http.get(f"/result/{job_id}?wait=30")) for _ in range(5)]
-    await subscribed(backend, job_id)
+    await waited_for(application, job_id)
 
     backend.start(job_id, {"progress": 5}, request=request_of(job_id))
     backend.write(job_id, {"progress": 40}, State.INFERENCE, request=request_of(job_id))
@@ -219,15 +224,15 @@ async def test_a_wait_for_the_result_outlasts_other_changes(http: httpx.AsyncCli
     # Whoever comes later is subscribed anew.
     other = await submit(http)
     later = asyncio.create_task(http.get(f"/result/{other}?wait=30"))
-    await subscribed(backend, other)
+    await waited_for(application, other)
     finish(backend, other)
     assert (await later).status_code == 200
 
 
-async def test_many_waiters_wake_at_once(http: httpx.AsyncClient, backend: FencedBackend) -> None:
+async def test_many_waiters_wake_at_once(application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend) -> None:
     job_id = await submit(http)
     waiting = [asyncio.create_task(http.get(f"/result/{job_id}?wait=30")) for _ in range(300)]
-    await subscribed(backend, job_id)
+    await waited_for(application, job_id)
 
     finish(backend, job_id)
 
@@ -251,11 +256,11 @@ async def test_a_wait_for_an_ended_job_is_answered_at_once(http: httpx.AsyncClie
 
 
 async def test_a_wait_whose_connection_broke_looks_again(
-    http: httpx.AsyncClient, backend: FencedBackend, client: redis.Redis
+    application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend, client: redis.Redis
 ) -> None:
     job_id = await submit(http)
     waiting = asyncio.create_task(http.get(f"/status/{job_id}?wait=30"))
-    await subscribed(backend, job_id)
+    await waited_for(application, job_id)
 
     client.client_kill_filter(_type="pubsub")
 
@@ -263,9 +268,25 @@ async def test_a_wait_whose_connection_broke_looks_again(
         assert (await waiting).json()["status"] == "pending"
 
 
-async def subscribed(backend: FencedBackend, job_id: str) -> Any:
-    """Wait until somebody waits for the job."""
-    channel = f"change:{job_id}"
+async def test_waiting_works_however_often_its_connection_breaks(
+    http: httpx.AsyncClient, backend: FencedBackend, client: redis.Redis
+) -> None:
+    for _ in range(40):
+        client.client_kill_filter(_type="pubsub")
+        waiting = [asyncio.create_task(http.get(f"/status/{await submit(http)}?wait=0.05")) for _ in range(8)]
+        client.client_kill_filter(_type="pubsub")
+        assert {answer.status_code for answer in await asyncio.gather(*waiting)} <= {200, 503}
+
+    job_id = await submit(http)
+    finish(backend, job_id)
     async with asyncio.timeout(10):
-        while not dict(backend.client.pubsub_numsub(channel)).get(channel.encode()):  # noqa: ASYNC110
+        while (await http.get(f"/result/{job_id}?wait=5")).status_code != 200:  # noqa: ASYNC110  # until it is connected
+            await asyncio.sleep(0.1)
+
+
+async def waited_for(application: FastAPI, job_id: str) -> None:
+    """Wait until somebody waits for the job."""
+    changes = application.state.service.jobs._changes
+    async with asyncio.timeout(10):
+        while keys.change(job_id) not in changes._watches:  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -311,12 +311,20 @@ async def test_redis_away_is_a_503_and_leaves_nothing(
     assert files_in(settings) == []
 
 
-@pytest.mark.parametrize("reply", ["MISCONF Errors writing to the AOF file", "OOM command not allowed", "READONLY"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        redis.ResponseError("MISCONF Errors writing to the AOF file"),
+        redis.ResponseError("NOREPLICAS Not enough good replicas to write."),
+        redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."),
+        redis.exceptions.ReadOnlyError("You can't write against a read only replica."),
+    ],
+)
 async def test_a_redis_that_refuses_to_write_is_a_503_too(
-    http: httpx.AsyncClient, dog: bytes, reply: str, monkeypatch: pytest.MonkeyPatch
+    http: httpx.AsyncClient, dog: bytes, reply: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refused(*_: Any, **__: Any) -> None:
-        raise redis.ResponseError(reply)
+        raise reply
 
     monkeypatch.setattr("app.broker.enqueue", refused)
 
