@@ -42,6 +42,11 @@ def store(
     backend.store_result(job.job_id, result, state, request=request_of(job.job_id, token=token), **more)
 
 
+def end_of(client: redis.Redis, key: str) -> Any:
+    """When a key expires, to the second or so: servers before 7.0 tell only how long that is."""
+    return pytest.approx(now_ms() + client.pttl(key), abs=1500)
+
+
 def state_of(client: redis.Redis, job: JobRecord) -> str:
     return str(json.loads(str(client.get(keys.meta(job.job_id))))["status"])
 
@@ -97,12 +102,12 @@ def test_a_job_outlives_its_work_and_its_waits(
     start(backend, job)
     started = read(client, job.job_id)
     assert started.expires_at == (started.started_at or 0) + open_ttl_ms
-    assert client.pexpiretime(keys.meta(job.job_id)) == started.expires_at
+    assert end_of(client, keys.meta(job.job_id)) == started.expires_at
 
     store(backend, job, State.RETRY, TransientError("Away."), retry_at_ms=now_ms() + 9_000_000)
     waiting = read(client, job.job_id)
     assert waiting.expires_at == (waiting.retry_at or 0) + open_ttl_ms
-    assert client.pexpiretime(keys.job(job.job_id)) == waiting.expires_at + celery.settings.tombstone_ttl * 1000
+    assert end_of(client, keys.job(job.job_id)) == waiting.expires_at + celery.settings.tombstone_ttl * 1000
     assert client.zscore(keys.EXPIRING, job.job_id) == waiting.expires_at
 
 
@@ -115,8 +120,8 @@ def test_an_end_settles_the_record_and_the_indexes(
     ended = read(client, job.job_id)
     assert ended.finished_at is not None
     assert ended.expires_at == ended.finished_at + celery.settings.result_ttl * 1000
-    assert client.pexpiretime(keys.meta(job.job_id)) == ended.expires_at
-    assert client.pexpiretime(keys.job(job.job_id)) == ended.expires_at + celery.settings.tombstone_ttl * 1000
+    assert end_of(client, keys.meta(job.job_id)) == ended.expires_at
+    assert end_of(client, keys.job(job.job_id)) == ended.expires_at + celery.settings.tombstone_ttl * 1000
     assert client.zscore(keys.EXPIRING, job.job_id) == ended.expires_at
     assert client.zcard(keys.OPEN) == 0
     assert not client.exists(keys.run(job.job_id))
