@@ -70,6 +70,7 @@ if state == 'STARTED' then
   redis.call('HDEL', record, 'retry_at')
   live_until(now + open_ttl)
   local job = redis.call('HMGET', record, 'task', 'priority', 'number')
+  -- The field is that of keys.lane_cursor.
   local started = job[1] .. ':' .. job[2] .. ':started'
   if tonumber(job[3]) > tonumber(redis.call('HGET', KEYS[7], started) or 0) then
     redis.call('HSET', KEYS[7], started, job[3])

@@ -53,6 +53,7 @@ class JobNotFound(AppError):
     code = "job_not_found"
     http_status = 404
     title = "Job not found"
+    SENTENCE: ClassVar[str] = "There is no job with this id. Check the id, or submit the image again."
 
 
 class MethodNotAllowed(AppError):
@@ -85,6 +86,7 @@ class JobGone(AppError):
     code = "job_gone"
     http_status = 410
     title = "The job is gone"
+    SENTENCE: ClassVar[str] = "This job has expired and its results were erased. Submit the image again."
 
 
 class FileTooLarge(AppError):
@@ -127,6 +129,7 @@ class BrokerUnavailable(AppError):
     title = "The queue is unavailable"
     retryable = True
     retry_after_s = 5
+    SENTENCE: ClassVar[str] = "The queue does not answer at the moment. Try again in a few seconds."
 
 
 class QueueTimeout(AppError):
@@ -142,6 +145,7 @@ class TimeLimit(AppError):
 
     code = "time_limit"
     title = "The job took too long"
+    SENTENCE: ClassVar[str] = "The job ran longer than the time limit and was stopped."
 
 
 class WorkerCrashed(AppError):
@@ -199,8 +203,8 @@ class ErrorDescription:
 
 #: Failures that Celery itself writes, from outside the task body.
 _CELERY_FAILURES: dict[str, tuple[type[AppError], str]] = {
-    "TimeLimitExceeded": (TimeLimit, "The job ran longer than the time limit and was stopped."),
-    "SoftTimeLimitExceeded": (TimeLimit, "The job ran longer than the time limit and was stopped."),
+    "TimeLimitExceeded": (TimeLimit, TimeLimit.SENTENCE),
+    "SoftTimeLimitExceeded": (TimeLimit, TimeLimit.SENTENCE),
     "WorkerLostError": (WorkerCrashed, "The process that ran the job died."),
     "Terminated": (WorkerCrashed, "The process that ran the job was stopped."),
 }

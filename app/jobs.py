@@ -95,8 +95,8 @@ class Jobs:
 
 def _join(job_id: str, fields: dict[str, str], meta: str | None, lanes: dict[str, str]) -> Job | JobNotFound | JobGone:
     if not fields or not _JOB_ID.fullmatch(job_id):
-        return JobNotFound("There is no job with this id. Check the id, or submit the image again.")
-    gone = JobGone("This job has expired and its results were erased. Submit the image again.")
+        return JobNotFound(JobNotFound.SENTENCE)
+    gone = JobGone(JobGone.SENTENCE)
     if int(fields["expires_at"]) <= now_ms():
         return gone
     started = int(lanes.get(keys.lane_cursor(fields["task"], int(fields["priority"])), 0))

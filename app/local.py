@@ -52,7 +52,7 @@ def programs(settings: Settings) -> dict[str, Program]:
     worker = (*python, "celery", "-A", "app.worker.main", "worker", "--without-gossip", "--without-mingle", "-n")
     flower = (*python, "celery", "-A", "app.dashboard", "flower", f"--address={settings.bind}")
     found = {
-        "redis": Program(_redis_command(settings, root / "redis"), {}),
+        "redis": Program(redis_command(port=settings.redis_port, folder=root / "redis"), {}),
         # Celery then answers SIGTERM by letting jobs finish for a while and giving the others back.
         "worker": Program((*worker, "darkroom@%h"), {**environment, "REMAP_SIGTERM": "SIGQUIT"}),
         "api": Program((*python, "app.api"), environment),
@@ -63,8 +63,9 @@ def programs(settings: Settings) -> dict[str, Program]:
     return found
 
 
-def _redis_command(settings: Settings, folder: Path) -> tuple[str, ...]:
-    listen = ("--port", str(settings.redis_port), "--bind", "127.0.0.1", "--dir", str(folder))
+def redis_command(*, port: int, folder: Path) -> tuple[str, ...]:
+    """A Redis that keeps in `folder` what it is given, and listens to this machine alone."""
+    listen = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder))
     durable = ("--appendonly", "yes", "--maxmemory-policy", "noeviction", "--save", "")
     return (redis_server(), *listen, *durable)
 

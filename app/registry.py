@@ -106,12 +106,8 @@ def add(pipeline: Pipeline, record: JobRecord, *, tombstone_ttl_s: int) -> None:
 
 
 def read(client: redis.Redis, job_id: str) -> JobRecord:
-    """A job's record, for a worker. Raises `JobGone` if there is none."""
+    """A job's record, for a worker, by a client that decodes. Raises `JobGone` if there is none."""
     fields: Any = client.hgetall(keys.job(job_id))
     if not fields:
-        raise JobGone("This job has expired and its results were erased. Submit the image again.")
-    return JobRecord.from_fields({_text(name): _text(value) for name, value in fields.items()})
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+        raise JobGone(JobGone.SENTENCE)
+    return JobRecord.from_fields(fields)

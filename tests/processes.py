@@ -14,7 +14,7 @@ from typing import TypeVar
 import httpx
 import redis
 
-from app.local import redis_server
+from app.local import redis_command
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = ROOT / "tests" / "photos"
@@ -90,9 +90,8 @@ class RedisServer:
         self.process = self.start()
 
     def start(self) -> Process:
-        argv = [redis_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
-        durable = ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]
-        self.process = Process(argv + durable, log=self._folder / "redis.log", environment={})
+        argv = list(redis_command(port=self.port, folder=self._folder))
+        self.process = Process(argv, log=self._folder / "redis.log", environment={})
         wait_for(self._answers, what="Redis's answer")
         return self.process
 

@@ -75,7 +75,7 @@ async def _on_redis_error(request: Request, error: Exception) -> Response:
     if not away and not refuses_writes(error):
         return await _on_unexpected(request, error)
     logger.warning("Redis is unavailable: %s", error)
-    return render(BrokerUnavailable("The queue does not answer at the moment. Try again in a few seconds."))
+    return render(BrokerUnavailable(BrokerUnavailable.SENTENCE))
 
 
 async def _on_invalid_request(_request: Request, error: Exception) -> Response:

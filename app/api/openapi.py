@@ -1,5 +1,6 @@
 """What the OpenAPI document says of answers and bodies that FastAPI cannot read off a signature."""
 
+from functools import cache
 from typing import Any
 
 from pydantic import create_model
@@ -69,16 +70,16 @@ _RESULT_FIELDS = {
 #: One telling sentence for each error, as its detail reads.
 _DETAILS: dict[type[AppError], str] = {
     errors.BadRequest: "There is no file in the request. Send multipart/form-data with one part named 'file'.",
-    errors.JobNotFound: "There is no job with this id. Check the id, or submit the image again.",
+    errors.JobNotFound: errors.JobNotFound.SENTENCE,
     errors.JobFailed: "The job failed: the picture is damaged. Send an intact one.",
     errors.JobCancelled: "The job was cancelled.",
-    errors.JobGone: "This job has expired and its results were erased. Submit the image again.",
+    errors.JobGone: errors.JobGone.SENTENCE,
     errors.FileTooLarge: "The file is larger than 10485760 bytes. Send a smaller one.",
     errors.UnsupportedImage: "This is no image of a supported format. Send JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.",
     errors.InvalidImage: "The picture is damaged: its end is missing. Send the whole file.",
     errors.InvalidOption: "top_k: Input should be less than or equal to 100. See /docs for the options there are.",
     errors.InternalError: errors.InternalError.SENTENCE,
-    errors.BrokerUnavailable: "The queue does not answer at the moment. Try again in a few seconds.",
+    errors.BrokerUnavailable: errors.BrokerUnavailable.SENTENCE,
 }
 
 
@@ -129,6 +130,7 @@ def answer(description: str, example: dict[str, Any], **more: Any) -> dict[str, 
     return {"description": description, "content": {"application/json": {"example": _example_of(example)}}, **more}
 
 
+@cache
 def result_schema(task: Task[Any]) -> type[ResultDocument]:
     """The result document of a task: what all results have, and the task's own fields."""
     fields: dict[str, Any] = {name: (field.annotation, field) for name, field in task.answer.model_fields.items()}

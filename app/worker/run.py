@@ -13,7 +13,7 @@ from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Task as CeleryTask
-from celery.exceptions import BackendStoreError, Ignore, Reject
+from celery.exceptions import Ignore
 from PIL import Image
 
 from app import imaging
@@ -68,7 +68,7 @@ class _Upload:
 def run_job(
     celery_task: CeleryTask, task: Task[Any], model: Any, upload: _Upload, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Try a job once. Raises `AppError` for a failure that stands, `Ignore` or `Reject` to have nothing stored."""
+    """Try a job once. Raises `AppError` for a failure that stands, `Ignore` to have nothing stored."""
     request = celery_task.request
     request.run_token = token_of(os.getpid())
     progress = Progress(celery_task.backend, request)
@@ -116,7 +116,7 @@ def _sorted(error: Exception, job_id: str) -> AppError:
         case AppError():
             return error
         case SoftTimeLimitExceeded():
-            return TimeLimit("The job ran longer than the time limit and was stopped.")
+            return TimeLimit(TimeLimit.SENTENCE)
         case MemoryError():  # Celery would raise it again in the main process and take the worker down
             return OutOfMemory("The job needed more memory than its worker has. Send a smaller picture.")
         case FileNotFoundError():
@@ -139,10 +139,8 @@ def _retry(celery_task: CeleryTask, record: JobRecord, error: TransientError) ->
     if record.retries >= settings.task_max_retries:
         return
     due = now_ms() + round(_backoff_s(record.retries, first_s=settings.retry_backoff_s) * 1000)
-    try:
-        celery_task.backend.store_result(request.id, error, State.RETRY, request=request, retry_at_ms=due)
-    except BackendStoreError as away:  # the message stays unacknowledged, and comes back
-        raise Reject(str(away), requeue=True) from None
+    # Waits for Redis if it is away: until this is stored, the message stays unacknowledged.
+    celery_task.backend.store_result(request.id, error, State.RETRY, request=request, retry_at_ms=due)
     raise Ignore
 
 

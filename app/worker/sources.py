@@ -46,14 +46,13 @@ def _fingerprint(folder: Path) -> str:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise FileNotFoundError("the folder holds no .safetensors file")
-    digest = hashlib.sha256()
+    digests = []
     for path in weights:
         with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    if len(weights) == 1:  # one file's own digest, as published beside the weights
-        with weights[0].open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:_REVISION_DIGITS]
-    return digest.hexdigest()[:_REVISION_DIGITS]
+            digests.append(hashlib.file_digest(file, "sha256"))
+    # One file's own digest, as published beside the weights; of several, the digest of theirs.
+    whole = digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(each.digest() for each in digests))
+    return whole.hexdigest()[:_REVISION_DIGITS]
 
 
 def _download(configured: str, *, token: str | None) -> Source:

@@ -28,7 +28,7 @@ async def test_a_job_exists_until_its_tombstone_is_gone() -> None:
         registry.add(pipeline, job, tombstone_ttl_s=30)
         await pipeline.execute()
 
-    client = fakeredis.FakeRedis(server=server)
+    client = fakeredis.FakeRedis(server=server, decode_responses=True)
     assert registry.read(client, job.job_id) == job
     assert client.pexpiretime(keys.job(job.job_id)) == job.expires_at + 30_000
     assert client.zscore(keys.OPEN, job.job_id) == job.submitted_at
