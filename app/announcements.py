@@ -1,11 +1,12 @@
 """What live workers say of themselves, so that nobody has to ask them.
 
 A worker's keeper writes an announcement every few seconds under a key that expires; what is left to read are the
-workers that are alive.
+workers that are alive. With it goes a longer memory of each task: that somebody takes its jobs, and by which labels.
 """
 
-from collections.abc import Awaitable
-from typing import cast
+import json
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, cast
 
 import redis
 import redis.asyncio as aioredis
@@ -15,30 +16,46 @@ from app import keys
 from app.schemas import ModelInfo
 
 
-class LoadReport(BaseModel):
-    """How loading one task went: a model, or the reason why there is none."""
+class LoadedModel(BaseModel):
+    """A model and how many labels it can give."""
 
     model_config = ConfigDict(frozen=True)
 
-    model: ModelInfo | None = None
+    info: ModelInfo
     labels: int = 0
+
+
+class LoadReport(BaseModel):
+    """How loading one task went: its models, or the reason why there are none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    models: tuple[LoadedModel, ...] = ()
     error: str | None = None
 
 
 class Announcement(BaseModel):
-    """One worker. A task that is still loading is not among `tasks`."""
+    """One worker and the tasks it takes jobs of; those still loading have no report."""
 
     model_config = ConfigDict(frozen=True)
 
     worker: str
-    tasks: dict[str, LoadReport]
+    tasks: dict[str, LoadReport | None]
 
 
-def announce(client: redis.Redis, announcement: Announcement) -> None:
-    """Say or renew it."""
+#: The labels of a task's models, by their names.
+Labels = Mapping[str, Sequence[str]]
+
+
+def announce(
+    client: redis.Redis, announcement: Announcement, *, labels: Mapping[str, Labels], remembered_s: int
+) -> None:
+    """Say or renew it. That its tasks are served, and by which `labels`, is remembered for `remembered_s`."""
     with client.pipeline(transaction=False) as pipeline:
         pipeline.sadd(keys.WORKERS, announcement.worker)
         pipeline.set(keys.worker(announcement.worker), announcement.model_dump_json(), ex=keys.WORKER_TTL_S)
+        for task in announcement.tasks:
+            pipeline.set(keys.served(task), json.dumps(labels.get(task, {})), ex=remembered_s)
         pipeline.execute()
 
 
@@ -58,3 +75,9 @@ async def live_workers(client: aioredis.Redis) -> list[Announcement]:
     if silent:
         await client.srem(keys.WORKERS, *silent)
     return [Announcement.model_validate_json(value) for value in values if value is not None]
+
+
+async def remembered_labels(client: aioredis.Redis, task: str) -> Labels | None:
+    """The labels of a task's models as a worker last announced them; None if none has for long."""
+    said: Any = await client.get(keys.served(task))
+    return None if said is None else cast("Labels", json.loads(said))

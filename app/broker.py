@@ -6,6 +6,7 @@ API and the dashboard use this module too.
 """
 
 import uuid
+from collections.abc import Sequence
 from enum import IntEnum
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,7 @@ from redis.asyncio import Redis as AsyncRedis
 from app import keys, registry, tasks
 from app.config import Settings
 from app.registry import JobRecord
+from app.tasks.base import Task
 
 #: How long a stopping worker lets running jobs finish before it gives them back.
 SOFT_SHUTDOWN_S = 25
@@ -40,12 +42,12 @@ class Priority(IntEnum):
 
 
 class CeleryApp(Celery):  # type: ignore[misc]  # Celery carries no types
-    """A Celery app that knows this installation's settings."""
+    """A Celery app that knows this installation's settings, and consumes the queues of `served`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, served: Sequence[Task[Any]] = ()) -> None:
         super().__init__("darkroom", broker=settings.broker_url, set_as_current=False)
         self.settings = settings
-        self.conf.update(_configuration(settings))
+        self.conf.update(_configuration(settings, served or tasks.TASKS))
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802  # Celery's name
@@ -53,12 +55,12 @@ class CeleryApp(Celery):  # type: ignore[misc]  # Celery carries no types
         return self.subclass_with_self("app.worker.stopping:StoppingWorker")
 
 
-def _configuration(settings: Settings) -> dict[str, Any]:
+def _configuration(settings: Settings, served: Sequence[Task[Any]]) -> dict[str, Any]:
     return {
         "result_backend": f"app.backend:FencedBackend+{settings.broker_url}",
-        "task_queues": [Queue(task.name, routing_key=task.name) for task in tasks.TASKS],
+        "task_queues": [Queue(task.name, routing_key=task.name) for task in served],
         # Every message names its queue; Celery wants these to exist all the same.
-        "task_default_queue": tasks.TASKS[0].name,
+        "task_default_queue": served[0].name,
         "task_default_exchange": "darkroom",
         "task_create_missing_queues": False,
         # JSON alone: a pickle in Redis would be code to run.
@@ -121,7 +123,10 @@ class Messages:
     def encode(self, record: JobRecord) -> str:
         """The message of a job: its id, its task and the path of its upload. Source: kombu's virtual transport."""
         message = self._celery.amqp.create_task_message(
-            record.job_id, record.task, args=(record.path,), kwargs={"options": record.options}
+            record.job_id,
+            record.task,
+            args=(record.path,),
+            kwargs={"options": record.options, "model": record.model},
         )
         content_type, content_encoding, body = serialize(message.body, serializer="json")
         envelope = self._channel.prepare_message(

@@ -10,11 +10,40 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def public_name(source: str) -> str:
+    """What clients are told of a configured model: the hub id, or the folder without what lies above it."""
+    folder = Path(source)
+    return folder.name if folder.is_absolute() else source.partition("@")[0]
+
+
+def _split(value: object) -> object:
+    """A list as the environment holds it: its members, separated by commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _distinct(models: tuple[str, ...]) -> tuple[str, ...]:
+    names = [public_name(model) for model in models]
+    if len(set(names)) < len(names):
+        raise ValueError("two models have the same name, so that requests could not tell them apart")
+    return models
+
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[int, Field(ge=1, le=30 * 86_400)]
+#: NoDecode: pydantic-settings would want a list as JSON.
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+#: Every process of a worker holds all of them, and says so in one short line.
+Models = Annotated[
+    tuple[Annotated[str, Field(max_length=200)], ...],
+    NoDecode,
+    BeforeValidator(_split),
+    Field(min_length=1, max_length=8),
+    AfterValidator(_distinct),
+]
 
 
 def _cores() -> int:
@@ -35,8 +64,11 @@ class Settings(BaseSettings):
     flower_port: Port = 5555
     redis_port: Port = 6379
 
-    #: A folder, or a hub id with an optional `@revision`.
-    classify_model: str = "models/efficientnet-lite0"
+    #: Folders, or hub ids with an optional `@revision`; the first is what a request gets that names none.
+    classify_model: Models = ("models/efficientnet-lite0",)
+    detect_model: Models = ("models/nanodet-g",)
+    #: `composer` is no folder: it makes a sentence of what the first two say.
+    caption_model: Models = ("composer",)
     #: Token for private hub models.
     hf_token: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -61,6 +93,8 @@ class Settings(BaseSettings):
     #: Delay before the first further attempt; it doubles, to four times this.
     retry_backoff_s: Annotated[float, Field(ge=0.01, le=3600)] = 60
 
+    #: The tasks that a worker takes jobs of; all, when there are none.
+    worker_tasks: Names = ()
     worker_concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(default_factory=_cores)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"

@@ -132,6 +132,16 @@ class BrokerUnavailable(AppError):
     SENTENCE: ClassVar[str] = "The queue does not answer at the moment. Try again in a few seconds."
 
 
+class ModelUnavailable(AppError):
+    """No worker can do this task, or none has the model that was asked for."""
+
+    code = "model_unavailable"
+    http_status = 503
+    title = "The model is unavailable"
+    retryable = True
+    retry_after_s = 30
+
+
 class QueueTimeout(AppError):
     """The job waited longer than `QUEUE_TTL`."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio as aioredis
@@ -19,6 +20,17 @@ from app.tasks.base import Options, Task
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
+@dataclass(frozen=True)
+class Work:
+    """What is asked for, apart from the picture."""
+
+    task: Task[Any]
+    #: Public name of the model.
+    model: str
+    options: Options
+    priority: Priority
+
+
 class Jobs:
     """All that a client can do with jobs. Every call raises `redis.RedisError` when Redis is away."""
 
@@ -28,26 +40,17 @@ class Jobs:
         self._changes = changes
         self._settings = settings
 
-    async def submit(  # noqa: PLR0913  # all that a job is made of
-        self,
-        task: Task[Any],
-        *,
-        job_id: str,
-        path: str,
-        filename: str | None,
-        image: ImageFacts,
-        options: Options,
-        priority: Priority,
-    ) -> Job:
+    async def submit(self, work: Work, *, job_id: str, path: str, filename: str | None, image: ImageFacts) -> Job:
         """Accept a stored upload as a job. When this returns, the record and the message are in Redis."""
         now = now_ms()
         record = JobRecord(
             job_id=job_id,
-            task=task.name,
-            priority=priority,
+            task=work.task.name,
+            model=work.model,
+            priority=work.priority,
             path=path,
             filename=filename,
-            options=options.model_dump(mode="json"),
+            options=work.options.model_dump(mode="json"),
             image=image,
             submitted_at=now,
             updated_at=now,

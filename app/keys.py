@@ -13,6 +13,7 @@ r"""Every Redis key, and how long it lives.
 | `retries` | sorted set: jobs waiting for another attempt, by its time | a job leaves when it is published again |
 | `worker:{name}` | what a live worker has loaded, JSON | `WORKER_TTL_S`, renewed by its keeper |
 | `workers` | set: names of workers seen | a name leaves when its key is found expired |
+| `served:{task}` | labels of the task's models, JSON: somebody does it | `QUEUE_TTL` from the last announcement |
 | `chores` | the worker that publishes what is due and sweeps | `CHORES_TTL_S`, renewed |
 """
 
@@ -54,6 +55,11 @@ def change(job_id: str) -> str:
 def worker(name: str) -> str:
     """What a worker announces."""
     return f"worker:{name}"
+
+
+def served(task: str) -> str:
+    """That a worker has been there for a task, and by which labels."""
+    return f"served:{task}"
 
 
 def lane(queue: str, priority: int) -> str:

@@ -40,6 +40,8 @@ class JobRecord:
 
     job_id: str
     task: str
+    #: The public name of the model that was chosen.
+    model: str
     priority: int
     #: The upload, relative to `STORAGE_ROOT`.
     path: str
@@ -73,6 +75,7 @@ class JobRecord:
         return cls(
             job_id=fields["job_id"],
             task=fields["task"],
+            model=fields["model"],
             path=fields["path"],
             filename=fields.get("filename"),
             options=json.loads(fields["options"]),

@@ -16,6 +16,11 @@ def _iso(moment: datetime) -> str:
 Moment = Annotated[datetime, PlainSerializer(_iso, return_type=str)]
 
 
+def file_url(job_id: str, name: str) -> str:
+    """Where a job's artifact is fetched, relative to the service."""
+    return f"/files/{job_id}/{name}"
+
+
 class Document(BaseModel):
     """Base of everything sent."""
 
@@ -137,23 +142,24 @@ class ResultDocument(Document):
     finished_at: Moment
 
 
-class TaskModels(Document):
-    """One task, the model configured for it, and who has it loaded."""
+class TaskModel(Document):
+    """A model of a task, and who has it loaded."""
 
     task: str
-    name: str = Field(description="As configured: a folder or a hub id.")
+    name: str = Field(description="What a request says as `model` to choose it.")
+    default: bool = Field(description="Whether it is what a request gets that names none.")
     revision: str | None = Field(description="Null until a worker has loaded it.")
     runtime: str | None
     device: str | None
     labels: int | None = Field(description="Number of labels it can give.")
     workers: list[str] = Field(description="Workers that have it loaded.")
-    error: str | None = Field(description="Why a worker could not load it.")
+    error: str | None = Field(description="Why a worker could not load the task's models.")
 
 
 class ModelsDocument(Document):
     """What the live workers can do."""
 
-    models: list[TaskModels]
+    models: list[TaskModel]
 
 
 class Health(Document):

@@ -1,12 +1,15 @@
-"""Uploads on disk: streamed in, renamed into place, taken out again.
+"""Files on disk: uploads, streamed in and renamed into place; artifacts, which come with results; both taken out again.
 
 An upload is written as `uploads/incoming/{job_id}` and moved to `uploads/{xx}/{job_id}{extension}` once it is known to
-be sound; `xx` are the id's first two digits, so that no folder grows without bound. Everything stored has a name of
-ours and a path relative to the root, and no path leaves the root.
+be sound; an artifact is `artifacts/{xx}/{job_id}/{name}`. `xx` are the id's first two digits, so that no folder grows
+without bound. Everything stored has a name of ours and a path relative to the root, and no path leaves the root.
 """
 
 import hashlib
-from collections.abc import Iterator
+import itertools
+import re
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -14,6 +17,8 @@ from typing import BinaryIO, Self
 from app.errors import FileTooLarge, InternalError
 
 _INCOMING = "incoming"
+#: No separators, no leading dot: a name that stays where it is put.
+_ARTIFACT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\.[a-z0-9]{1,8}")
 
 
 class Storage:
@@ -22,7 +27,9 @@ class Storage:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.uploads = self.root / "uploads"
+        self.artifacts = self.root / "artifacts"
         (self.uploads / _INCOMING).mkdir(parents=True, exist_ok=True)
+        self.artifacts.mkdir(exist_ok=True)
 
     def incoming(self, job_id: str, *, max_bytes: int) -> "IncomingUpload":
         """A file to stream an upload into."""
@@ -35,13 +42,45 @@ class Storage:
             raise InternalError(InternalError.SENTENCE)
         return path
 
+    def store_artifact(self, job_id: str, name: str, write: Callable[[BinaryIO], None]) -> int:
+        """Keep a file that `write` fills, whole or not at all. Returns its size in bytes."""
+        path = self.artifact(job_id, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{name}")
+        with partial.open("wb") as file:
+            write(file)
+            size = file.tell()
+        partial.rename(path)
+        return size
+
+    def artifact(self, job_id: str, name: str) -> Path:
+        """Where a job's artifact is, or would be. Raises `ValueError` for a name that no artifact can have."""
+        if not _ARTIFACT_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of an artifact")
+        return self.resolve(self._artifacts_of(job_id)) / name
+
+    def erase(self, job_id: str, upload: str) -> None:
+        """Delete all files of a job: its upload, at this relative path, and its artifacts."""
+        self.remove(upload)
+        self.remove(self._artifacts_of(job_id))
+
     def remove(self, relative: str) -> None:
-        """Delete a stored file, if it is still there."""
-        self.resolve(relative).unlink(missing_ok=True)
+        """Delete a stored file, or a folder with all it holds, if it is still there."""
+        path = self.resolve(relative)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    def _artifacts_of(self, job_id: str) -> str:
+        return f"{self.artifacts.name}/{job_id[:2]}/{job_id}"
 
     def older_than(self, moment_s: float) -> Iterator[tuple[str, str]]:
-        """Job id and relative path of every upload last written before `moment_s`, in seconds since the epoch."""
-        for path in self.uploads.glob("*/*"):
+        """Job id and relative path of what was last written before `moment_s`, in seconds since the epoch.
+
+        That is every upload, and every folder of a job's artifacts.
+        """
+        for path in itertools.chain(self.uploads.glob("*/*"), self.artifacts.glob("*/*")):
             try:
                 written_s = path.stat().st_mtime
             except FileNotFoundError:  # gone between the listing and now

@@ -9,9 +9,10 @@ from typing import Annotated, Any, ClassVar
 from PIL import Image
 from pydantic import Field
 
+from app.config import Settings
 from app.errors import TransientError
 from app.schemas import ModelInfo
-from app.tasks.base import Answer, Loader, Options, ReportProgress, Task
+from app.tasks.base import Answer, Attempt, Loader, Options, Task
 
 #: While this file is in the storage root, `loads` does not load.
 FAIL_TO_LOAD = "fail-to-load"
@@ -48,10 +49,13 @@ class Echo(Task[FakeModel]):
     answer = FakeAnswer
     example: ClassVar[dict[str, Any]] = {"width": 1, "height": 1, "process_id": 1}
 
-    def load(self, loader: Loader) -> FakeModel:
+    def models(self, settings: Settings) -> tuple[str, ...]:
+        return ("fake",)
+
+    def load(self, loader: Loader, model: str) -> FakeModel:
         return FakeModel()
 
-    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, report: ReportProgress) -> Image.Image:
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, attempt: Attempt) -> Image.Image:
         return inputs
 
     def postprocess(self, outputs: Image.Image, model: FakeModel, options: Any) -> FakeAnswer:
@@ -63,10 +67,10 @@ class Sleep(Echo):
 
     name = "sleep"
 
-    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, report: ReportProgress) -> Image.Image:
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, attempt: Attempt) -> Image.Image:
         begin = time.monotonic()
         while (elapsed := time.monotonic() - begin) < options.seconds:
-            report(elapsed / options.seconds)
+            attempt.report(elapsed / options.seconds)
             time.sleep(0.05)
         (Path(os.environ["STORAGE_ROOT"]) / SLEPT).touch()
         return inputs
@@ -77,7 +81,7 @@ class Flaky(Echo):
 
     name = "flaky"
 
-    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, report: ReportProgress) -> Image.Image:
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, attempt: Attempt) -> Image.Image:
         folder = Path(os.environ["STORAGE_ROOT"]) / "flaky"
         folder.mkdir(exist_ok=True)
         tries = len(list(folder.glob(f"{inputs.width}x{inputs.height}.*")))
@@ -92,7 +96,7 @@ class Fails(Echo):
 
     name = "fails"
 
-    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, report: ReportProgress) -> Image.Image:
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, attempt: Attempt) -> Image.Image:
         raise ValueError("a secret of the server in /etc/passwd")
 
 
@@ -101,7 +105,7 @@ class Allocates(Echo):
 
     name = "allocates"
 
-    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, report: ReportProgress) -> Image.Image:
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, attempt: Attempt) -> Image.Image:
         raise MemoryError
 
 
@@ -110,7 +114,7 @@ class Segfaults(Echo):
 
     name = "segfaults"
 
-    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, report: ReportProgress) -> Image.Image:
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, attempt: Attempt) -> Image.Image:
         folder = Path(os.environ["STORAGE_ROOT"]) / "segfaults"
         folder.mkdir(exist_ok=True)
         tries = len(list(folder.iterdir()))
@@ -125,7 +129,7 @@ class Stubborn(Echo):
 
     name = "stubborn"
 
-    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, report: ReportProgress) -> Image.Image:
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, attempt: Attempt) -> Image.Image:
         while True:
             try:
                 time.sleep(60)
@@ -138,7 +142,7 @@ class Loads(Echo):
 
     name = "loads"
 
-    def load(self, loader: Loader) -> FakeModel:
+    def load(self, loader: Loader, model: str) -> FakeModel:
         time.sleep(float(os.environ.get("FAKE_LOAD_SECONDS", "0")))
         if (Path(os.environ["STORAGE_ROOT"]) / FAIL_TO_LOAD).exists():
             raise FileNotFoundError("no weights in /srv/secret/models/fake")

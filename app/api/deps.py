@@ -6,6 +6,7 @@ from typing import Annotated
 import redis.asyncio as aioredis
 from fastapi import Depends, Request
 
+from app.availability import Availability
 from app.config import Settings
 from app.jobs import Jobs
 from app.storage import Storage
@@ -19,6 +20,7 @@ class Service:
     redis: aioredis.Redis
     storage: Storage
     jobs: Jobs
+    availability: Availability
 
 
 def get_service(request: Request) -> Service:

@@ -23,6 +23,7 @@ from app.api.deps import Service
 from app.api.openapi import result_schema, with_nulls
 from app.api.routes import jobs, service
 from app.api.routes import tasks as task_routes
+from app.availability import Availability
 from app.broker import CeleryApp, Messages
 from app.changes import Changes
 from app.config import Settings, get_settings
@@ -49,6 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             redis=redis,
             storage=Storage(settings.storage_root),
             jobs=Jobs(redis=redis, messages=messages, changes=changes, settings=settings),
+            availability=Availability(redis),
         )
         async with changes.listening():
             yield
@@ -59,7 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     errors.add_handlers(app)
     for part in (task_routes, jobs, service):
-        app.include_router(part.router(tasks.TASKS))
+        app.include_router(part.router(tasks.TASKS, settings))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 

@@ -8,6 +8,7 @@ from pydantic import create_model
 from app import errors
 from app.api.errors import PROBLEM_JSON
 from app.broker import Priority
+from app.config import Settings, public_name
 from app.errors import AppError
 from app.schemas import JobProblem, Problem, ResultDocument
 from app.tasks.base import Task
@@ -78,6 +79,7 @@ _DETAILS: dict[type[AppError], str] = {
     errors.UnsupportedImage: "This is no image of a supported format. Send JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.",
     errors.InvalidImage: "The picture is damaged: its end is missing. Send the whole file.",
     errors.InvalidOption: "top_k: Input should be less than or equal to 100. See /docs for the options there are.",
+    errors.ModelUnavailable: "The model of classify does not load. Tell the operator, or try later.",
     errors.InternalError: errors.InternalError.SENTENCE,
     errors.BrokerUnavailable: errors.BrokerUnavailable.SENTENCE,
 }
@@ -156,12 +158,14 @@ def header(description: str, kind: str = "string") -> dict[str, Any]:
     return {"description": description, "schema": {"type": kind}}
 
 
-def submission(task: Task[Any]) -> dict[str, Any]:
+def submission(task: Task[Any], settings: Settings) -> dict[str, Any]:
     """What a submission sends: a multipart body, and perhaps a preference."""
+    models = [public_name(model) for model in task.models(settings)]
     options = task.options.model_json_schema()
     properties = {
         "file": {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."},
         **options.get("properties", {}),
+        "model": {"type": "string", "enum": models, "default": models[0]},
         "priority": {"type": "string", "enum": [name.lower() for name in Priority.__members__], "default": "normal"},
     }
     schema = {"type": "object", "required": ["file"], "properties": properties}

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from app.config import Settings
 from app.tasks.base import Task
 from app.tasks.classify import Classify
 
@@ -10,3 +11,11 @@ TASKS: tuple[Task[Any], ...] = (Classify(),)
 
 if len({task.name for task in TASKS}) != len(TASKS):
     raise TypeError("two tasks have the same name")
+
+
+def served(settings: Settings) -> tuple[Task[Any], ...]:
+    """The tasks that a worker with these settings takes jobs of. Raises `ValueError` for names that are none."""
+    names = {task.name for task in TASKS}
+    if unknown := [name for name in settings.worker_tasks if name not in names]:
+        raise ValueError(f"there is no task {unknown[0]!r}, but: {', '.join(sorted(names))}")
+    return tuple(task for task in TASKS if not settings.worker_tasks or task.name in settings.worker_tasks)

@@ -6,26 +6,18 @@ imports a model runtime: what runs a network comes from the `Loader` that the wo
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, BinaryIO, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
+from app import imaging
 from app.config import Settings
 from app.schemas import ModelInfo
-
-
-def public_name(source: str) -> str:
-    """What clients are told of a configured model: the hub id, or the folder without what lies above it."""
-    folder = Path(source)
-    return folder.name if folder.is_absolute() else source.partition("@")[0]
-
-
-#: Tells how much of the prediction is done, from 0 to 1.
-ReportProgress = Callable[[float], None]
 
 
 class Options(BaseModel):
@@ -62,13 +54,79 @@ class Network(Loaded, Protocol):
         """Run the network. Float32 arrays by name, such as `logits` of shape [1, classes]."""
 
 
+@dataclass(frozen=True)
+class Detection:
+    """One object. The box is in pixels of the upright picture and lies within it; xmin < xmax, ymin < ymax."""
+
+    label: str
+    score: float
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+
+
+class Detector(Network, Protocol):
+    """A network that finds objects."""
+
+    def detections(
+        self, outputs: Mapping[str, np.ndarray], *, threshold: float | None, width: int, height: int
+    ) -> list[Detection]:
+        """What `predict` returned for a picture of this size in pixels, as objects, best first.
+
+        Without a `threshold` the model's own usual one holds.
+        """
+
+
+class Captioner(Loaded, Protocol):
+    """A network that writes text about a picture."""
+
+    def preprocess(self, image: Image.Image, *, prompt: str | None) -> Any:
+        """An upright RGB picture, and the beginning of the text if there is one, as the network's input."""
+
+    def generate(self, inputs: Any, *, max_new_tokens: int, num_beams: int, report: Callable[[float], None]) -> str:
+        """Write the text. `report` is told how much is done, 0 to 1, and may raise to end it."""
+
+
 class Loader(Protocol):
-    """What a worker process offers to `Task.load`."""
+    """What a worker process offers to `Task.load`. A source is loaded once, however many tasks ask for it.
+
+    Every call takes a folder or a hub id that is among the task's `sources`, and raises if it cannot be loaded.
+    """
 
     settings: Settings
 
-    def network(self, source: str, *, auto_class: str) -> Network:
-        """Load a folder or a hub id with transformers' `auto_class`. Raises if it cannot."""
+    def classifier(self, source: str) -> Network:
+        """A network whose output has `logits` of shape [1, classes]."""
+
+    def detector(self, source: str) -> Detector:
+        """A network that finds objects."""
+
+    def captioner(self, source: str) -> Captioner:
+        """A network that writes text."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file kept with the result."""
+
+    name: str
+    #: Where clients fetch it, relative to the service.
+    url: str
+    bytes: int
+
+
+class Attempt(Protocol):
+    """One attempt at a job, as the task sees it. Every call raises when the job is no longer this process's."""
+
+    def report(self, fraction: float) -> None:
+        """Tell how much of the prediction is done, from 0 to 1."""
+
+    def store(self, name: str, write: Callable[[BinaryIO], None]) -> StoredFile:
+        """Keep a file with the result: `write` fills it, and it is there whole or not at all.
+
+        `name` is lower case, such as `image.webp`; a second file of the same name replaces the first.
+        """
 
 
 M = TypeVar("M", bound=Loaded)
@@ -97,20 +155,34 @@ class Task(ABC, Generic[M]):
             raise TypeError(f"task {cls.__name__}: {cls.name!r} cannot be an address and a queue")
         cls.answer.model_validate(cls.example)
 
+    def models(self, settings: Settings) -> tuple[str, ...]:
+        """The configured models that a request may choose from by their `public_name`; the first is the default."""
+        return (self.name,)
+
     def sources(self, settings: Settings) -> tuple[str, ...]:
-        """The configured models, folders or hub ids, which the worker fetches before its processes start."""
+        """The folders and hub ids whose files the worker fetches before its processes start."""
         return ()
 
     @abstractmethod
-    def load(self, loader: Loader) -> M:
-        """Make ready whatever every job needs; called once in each worker process. Raises if it cannot."""
+    def load(self, loader: Loader, model: str) -> M:
+        """Make ready one of `models`; called once for each in each worker process. Raises if it cannot."""
 
-    def preprocess(self, image: Image.Image, model: M, options: Any) -> Any:
-        """An upright RGB picture becomes what `predict` takes. `options` is an instance of the task's own."""
+    def check(self, options: Any, labels: Sequence[str]) -> None:
+        """Refuse, before a job is queued and again before it runs, options that make no sense together.
+
+        `labels` are those of the chosen model, none where they are not known. Raises `InvalidOption`.
+        """
+
+    def decode(self, path: Path, *, max_pixels: int) -> Any:
+        """The picture of an upload as `preprocess` takes it: upright RGB. Raises as `imaging.open_image` does."""
+        return imaging.open_image(path, max_pixels=max_pixels)
+
+    def preprocess(self, image: Any, model: M, options: Any) -> Any:
+        """What `decode` returned becomes what `predict` takes. `options` is an instance of the task's own."""
         return image
 
     @abstractmethod
-    def predict(self, inputs: Any, model: M, options: Any, report: ReportProgress) -> Any:
+    def predict(self, inputs: Any, model: M, options: Any, attempt: Attempt) -> Any:
         """The work itself."""
 
     @abstractmethod

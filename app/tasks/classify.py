@@ -7,7 +7,7 @@ from PIL import Image
 from pydantic import BaseModel, Field
 
 from app.config import Settings
-from app.tasks.base import Answer, Loader, Network, Options, ReportProgress, Task
+from app.tasks.base import Answer, Attempt, Loader, Network, Options, Task
 
 
 class ClassifyOptions(Options):
@@ -41,19 +41,23 @@ class Classify(Task[Network]):
         "predictions": [{"label": "malamute", "score": 0.3713}, {"label": "German shepherd", "score": 0.2861}]
     }
 
-    def sources(self, settings: Settings) -> tuple[str, ...]:
-        """The one configured classifier."""
-        return (settings.classify_model,)
+    def models(self, settings: Settings) -> tuple[str, ...]:
+        """The configured classifiers."""
+        return settings.classify_model
 
-    def load(self, loader: Loader) -> Network:
-        """The configured classifier."""
-        return loader.network(loader.settings.classify_model, auto_class="AutoModelForImageClassification")
+    def sources(self, settings: Settings) -> tuple[str, ...]:
+        """All of them are folders or hub ids."""
+        return settings.classify_model
+
+    def load(self, loader: Loader, model: str) -> Network:
+        """One of the classifiers."""
+        return loader.classifier(model)
 
     def preprocess(self, image: Image.Image, model: Network, options: ClassifyOptions) -> Any:
         """The network's own image processor does it."""
         return model.preprocess(image)
 
-    def predict(self, inputs: Any, model: Network, options: ClassifyOptions, report: ReportProgress) -> np.ndarray:
+    def predict(self, inputs: Any, model: Network, options: ClassifyOptions, attempt: Attempt) -> np.ndarray:
         """The logits, one for each class, shape [classes]."""
         logits: np.ndarray = model.predict(inputs)["logits"][0]
         return logits

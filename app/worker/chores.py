@@ -6,6 +6,8 @@ In a thread of its own: however long a slow disk takes, the keeper's renewals do
 import itertools
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 
 import redis
 
@@ -78,7 +80,7 @@ def erase_expired(client: redis.Redis, storage: Storage) -> int:
 def _erase(client: redis.Redis, storage: Storage, job_id: str) -> None:
     path = client.hget(keys.job(job_id), "path")
     if path:
-        _remove(storage, str(path))
+        _tried(lambda: storage.erase(job_id, str(path)))
     with client.pipeline(transaction=True) as transaction:
         for index in (keys.OPEN, keys.RETRIES, keys.EXPIRING):
             transaction.zrem(index, job_id)
@@ -94,16 +96,16 @@ def sweep(client: redis.Redis, storage: Storage) -> int:
                 pipeline.hget(keys.job(job_id), "expires_at")
             ends = pipeline.execute()
         orphans = [path for (_, path), end in zip(some, ends, strict=True) if end is None or int(end) <= now_ms()]
-        removed += sum(_remove(storage, path) for path in orphans)
+        removed += sum(_tried(partial(storage.remove, path)) for path in orphans)
     return removed
 
 
-def _remove(storage: Storage, path: str) -> bool:
+def _tried(removal: Callable[[], None]) -> bool:
     """Whether it is gone. A file that cannot be removed must not keep the others; the sweeper comes by again."""
     try:
-        storage.remove(path)
+        removal()
     except OSError as error:
-        logger.warning("%s could not be removed: %s", path, error)
+        logger.warning("a file could not be removed: %s", error)
         return False
     return True
 

@@ -17,6 +17,7 @@ from app import announcements
 from app.announcements import Announcement, LoadReport
 from app.broker import CeleryApp
 from app.worker.identity import token_of
+from app.worker.models import Models
 from app.worker.reports import Reports
 from app.worker.rounds import Periodic, Rounds, connect
 
@@ -29,10 +30,11 @@ _RENEW_EVERY_S = 5
 class Keeper(Rounds):
     """Runs from the worker's readiness to the end of its process."""
 
-    def __init__(self, app: CeleryApp, consumer: Any, *, reports: Reports) -> None:
+    def __init__(self, app: CeleryApp, consumer: Any, *, models: Models, reports: Reports) -> None:
         super().__init__("keeper")
         self._app = app
         self._consumer = consumer
+        self._models = models
         self._reports = reports
         self._redis = connect(app)
         #: By process, then by task.
@@ -90,15 +92,20 @@ class Keeper(Rounds):
         self._consumer.add_task_queue(task)
 
     def _announce(self) -> None:
-        tasks: dict[str, LoadReport] = {}
+        tasks: dict[str, LoadReport | None] = {task.name: None for task in self._models.tasks}
         for loads in self._loads.values():
             for task, report in loads.items():
                 # One process that failed speaks for all: the queue is left alone.
-                if report.error or task not in tasks:
+                if report.error or tasks[task] is None:
                     tasks[task] = report
         if not self._retired.is_set():
             self._announced = True
-            announcements.announce(self._redis, Announcement(worker=self._name_of_worker, tasks=tasks))
+            announcements.announce(
+                self._redis,
+                Announcement(worker=self._name_of_worker, tasks=tasks),
+                labels=self._models.labels(),
+                remembered_s=self._app.settings.queue_ttl,
+            )
 
     def _take_leave(self) -> None:
         """Take the announcement back; the locks of jobs that still run are renewed to the end."""

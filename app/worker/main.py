@@ -5,11 +5,12 @@ each process it forks: load every task, say how that went, take jobs.
 """
 
 import os
+import sys
 from typing import Any
 
 from celery import signals
 
-from app import logs, tasks
+from app import logs
 from app.broker import CeleryApp
 from app.config import get_settings
 from app.storage import Storage
@@ -22,11 +23,14 @@ from app.worker.rounds import connect
 from app.worker.stopping import told_to_stop
 
 settings = get_settings()
-app = CeleryApp(settings)
-models = Models(settings)
+try:
+    models = Models(settings)
+except ValueError as error:
+    sys.exit(f"Setting WORKER_TASKS={','.join(settings.worker_tasks)!r} cannot be used: {error}.")
+app = CeleryApp(settings, models.tasks)
 storage = Storage(settings.storage_root)
 
-for _task in tasks.TASKS:
+for _task in models.tasks:
     run.register(app, _task, models=models, storage=storage)
 
 
@@ -59,7 +63,7 @@ def _in_each_process(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _when_ready(sender: Any, **_: Any) -> None:
-    _Parts.keeper = Keeper(app, sender, reports=_Parts.reports)
+    _Parts.keeper = Keeper(app, sender, models=models, reports=_Parts.reports)
     _Parts.keeper.start()
     Chores(app, storage=storage).start()
 

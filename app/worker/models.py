@@ -1,20 +1,22 @@
 """What a worker process has loaded: once, when it starts, and remembering what failed.
 
-The main process fetches what has to be fetched before it forks; each process it forks loads every task and says how
-that went. A task that failed to load takes no jobs: its messages go back to the queue.
+The main process fetches what has to be fetched before it forks; each process it forks loads every task that the worker
+serves and says how that went. A task loads all its models or none: what failed takes no jobs, and its messages go back
+to the queue.
 """
 
 import logging
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from celery.exceptions import Reject
 
 from app import tasks
-from app.announcements import LoadReport
-from app.config import Settings
-from app.tasks.base import Network
+from app.announcements import Labels, LoadedModel, LoadReport
+from app.config import Settings, public_name
+from app.errors import ModelUnavailable
+from app.tasks.base import Captioner, Detector, Loader, Network, Task
 from app.worker.sources import Source, fetch
 
 logger = logging.getLogger(__name__)
@@ -31,8 +33,10 @@ class Models:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.tasks = tasks.served(settings)
         self._sources: dict[str, Source] = {}
-        self._loaded: dict[str, Any] = {}
+        #: By task, then by the model's public name.
+        self._loaded: dict[str, dict[str, Any]] = {}
 
     def fetch(self) -> None:
         """In the main process: have the files of every configured model here, and the runtime imported.
@@ -40,10 +44,21 @@ class Models:
         What is imported before the fork is shared by all processes and loaded once; the networks are not, for threads
         and devices do not survive a fork.
         """
-        names = {name for task in tasks.TASKS for name in task.sources(self.settings)}
+        names = {name for task in self.tasks for name in task.sources(self.settings)}
         self._sources = {name: fetch(name, token=self.settings.hf_token) for name in sorted(names)}
         if names:
             import app.worker.torch_runtime  # noqa: F401, PLC0415
+
+    def labels(self) -> dict[str, Labels]:
+        """The labels of every task's models, as far as their files tell."""
+        return {
+            task.name: {
+                public_name(model): self._sources[model].labels
+                for model in task.models(self.settings)
+                if model in self._sources
+            }
+            for task in self.tasks
+        }
 
     def load(self, report: Report) -> None:
         """In each process: load every task. A failure is logged and reported, and harms no other task."""
@@ -52,38 +67,80 @@ class Models:
 
             set_threads(self.settings.threads_per_process)
         loader = _Loader(self.settings, self._sources)
-        for task in tasks.TASKS:
+        for task in self.tasks:
             try:
-                model = task.load(loader)
+                models = _load(task, loader)
             except Exception as error:  # a model that does not load is a state of the service, shown by readiness
                 logger.exception("%s did not load", task.name)
                 report(task.name, LoadReport(error=_reason(error)))
             else:
-                self._loaded[task.name] = model
-                report(task.name, LoadReport(model=model.info, labels=len(model.labels)))
+                self._loaded[task.name] = models
+                loaded = tuple(LoadedModel(info=model.info, labels=len(model.labels)) for model in models.values())
+                report(task.name, LoadReport(models=loaded))
 
-    def require(self, name: str) -> Any:
-        """What the task loaded. Raises `Reject`, which puts the message back, if there is nothing."""
-        if name not in self._loaded:
-            raise Reject(f"{name} is not loaded here", requeue=True)
-        return self._loaded[name]
+    def require(self, task: Task[Any]) -> Mapping[str, Any]:
+        """What a task loaded, by name. Raises `Reject`, which puts the message back, if there is nothing."""
+        if task.name not in self._loaded:
+            raise Reject(f"{task.name} is not loaded here", requeue=True)
+        return self._loaded[task.name]
+
+
+def _load(task: Task[Any], loader: Loader) -> dict[str, Any]:
+    models = {public_name(model): task.load(loader, model) for model in task.models(loader.settings)}
+    for name, model in models.items():
+        if model.info.name != name:  # or clients would choose by one name and be answered by another
+            raise ValueError(f"the model {name} calls itself {model.info.name}")
+    return models
+
+
+T = TypeVar("T")
 
 
 class _Loader:
-    """Gives tasks their networks."""
+    """Gives tasks their networks, each loaded once. Every call raises if a source was not fetched or does not load."""
 
     def __init__(self, settings: Settings, sources: Mapping[str, Source]) -> None:
         self.settings = settings
         self._sources = sources
+        self._loaded: dict[tuple[str, str], Any] = {}
 
-    def network(self, source: str, *, auto_class: str) -> Network:
-        """Load a fetched model. Raises if it could not be fetched or cannot be loaded."""
+    def classifier(self, source: str) -> Network:
+        """For `AutoModelForImageClassification`."""
         from app.worker.torch_runtime import TorchNetwork  # noqa: PLC0415
 
+        return self._once(
+            "classifier",
+            source,
+            lambda found: TorchNetwork(found, auto_class="AutoModelForImageClassification", settings=self.settings),
+        )
+
+    def detector(self, source: str) -> Detector:
+        """For `AutoModelForObjectDetection`."""
+        from app.worker.detector import TorchDetector  # noqa: PLC0415
+
+        return self._once("detector", source, lambda found: TorchDetector(found, settings=self.settings))
+
+    def captioner(self, source: str) -> Captioner:
+        """For models that write text about pictures."""
+        from app.worker.captioner import TorchCaptioner  # noqa: PLC0415
+
+        return self._once("captioner", source, lambda found: TorchCaptioner(found, settings=self.settings))
+
+    def _once(self, kind: str, source: str, load: Callable[[Source], T]) -> T:
         found = self._sources[source]
         if found.folder is None:
             raise FileNotFoundError(found.error)
-        return TorchNetwork(found, auto_class=auto_class, settings=self.settings)
+        if (kind, source) not in self._loaded:
+            self._loaded[kind, source] = load(found)
+        loaded: T = self._loaded[kind, source]
+        return loaded
+
+
+def choose(models: Mapping[str, Any], name: str) -> Any:
+    """The model that a job asks for. Raises `ModelUnavailable` for one that was offered once, and is no longer."""
+    if name not in models:
+        raise ModelUnavailable(f"The model {name!r} is no longer offered. Choose another of GET /models.")
+    return models[name]
 
 
 def _reason(error: Exception) -> str:

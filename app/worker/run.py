@@ -8,15 +8,14 @@ or Ignore or Reject, which store nothing.
 import logging
 import os
 import random
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Task as CeleryTask
 from celery.exceptions import Ignore
-from PIL import Image
 
-from app import imaging
 from app.broker import CeleryApp
 from app.errors import (
     AppError,
@@ -28,11 +27,12 @@ from app.errors import (
     UploadMissing,
 )
 from app.registry import JobRecord, now_ms
+from app.schemas import file_url
 from app.states import State
 from app.storage import Storage
-from app.tasks.base import Answer, Options, Task
+from app.tasks.base import Answer, StoredFile, Task
 from app.worker.identity import token_of
-from app.worker.models import Models
+from app.worker.models import Models, choose
 from app.worker.progress import Fenced, Progress
 
 logger = logging.getLogger(__name__)
@@ -44,39 +44,38 @@ _MAX_BACKOFF_FACTOR = 4
 def register(app: CeleryApp, task: Task[Any], *, models: Models, storage: Storage) -> None:
     """Make a task one that this worker's Celery can run."""
 
-    def body(celery_task: CeleryTask, path: str, *, options: dict[str, Any]) -> dict[str, Any]:
-        model = models.require(task.name)
-        upload = _Upload(storage, path, max_pixels=app.settings.max_pixels)
-        return run_job(celery_task, task, model, upload, options)
+    def body(celery_task: CeleryTask, path: str, *, options: dict[str, Any], model: str) -> dict[str, Any]:
+        loaded = models.require(task)
+        job = Job(task=task, path=path, options=options, model=model)
+        return run_job(celery_task, job, loaded, storage)
 
     app.task(body, bind=True, name=task.name, Request="app.worker.request:JobRequest", throws=(AppError,))
 
 
 @dataclass(frozen=True)
-class _Upload:
-    """The picture a message names."""
+class Job:
+    """What a message asks for."""
 
-    storage: Storage
+    task: Task[Any]
+    #: The upload, relative to the storage root.
     path: str
-    max_pixels: int = field(kw_only=True)
-
-    def open(self) -> Image.Image:
-        """Upright, RGB. Raises `InvalidImage`, or `OSError` for faults that are not the picture's."""
-        return imaging.open_image(self.storage.resolve(self.path), max_pixels=self.max_pixels)
+    options: dict[str, Any]
+    #: Public name of the model.
+    model: str
 
 
-def run_job(
-    celery_task: CeleryTask, task: Task[Any], model: Any, upload: _Upload, options: dict[str, Any]
-) -> dict[str, Any]:
+def run_job(celery_task: CeleryTask, job: Job, loaded: Mapping[str, Any], storage: Storage) -> dict[str, Any]:
     """Try a job once. Raises `AppError` for a failure that stands, `Ignore` to have nothing stored."""
     request = celery_task.request
     request.run_token = token_of(os.getpid())
     progress = Progress(celery_task.backend, request)
+    attempt = _Attempt(request.id, progress, storage)
     record: JobRecord | None = None
     try:
         record = progress.start()
         _check_wait(record, celery_task.app.settings.queue_ttl)
-        answer = _attempt(task, model, upload, task.options.model_validate(options), progress)
+        model = choose(loaded, job.model)
+        answer = _work(job, model, attempt, max_pixels=celery_task.app.settings.max_pixels)
     except Fenced as lost:
         logger.info("%s, this copy is dropped", lost)
         raise Ignore from None
@@ -91,15 +90,36 @@ def run_job(
     return {"model": model.info.model_dump(), "answer": answer.model_dump(mode="json"), "timings": timings}
 
 
-def _attempt(task: Task[Any], model: Any, upload: _Upload, options: Options, progress: Progress) -> Answer:
+@dataclass(frozen=True)
+class _Attempt:
+    """What a task may do while it works on a job."""
+
+    job_id: str
+    progress: Progress
+    storage: Storage
+
+    def report(self, fraction: float) -> None:
+        """Tell how much of the stage is done."""
+        self.progress.report(fraction)
+
+    def store(self, name: str, write: Callable[[BinaryIO], None]) -> StoredFile:
+        """Keep a file with the result."""
+        size = self.storage.store_artifact(self.job_id, name, write)
+        return StoredFile(name=name, url=file_url(self.job_id, name), bytes=size)
+
+
+def _work(job: Job, model: Any, attempt: _Attempt, *, max_pixels: int) -> Answer:
+    task, progress = job.task, attempt.progress
+    options = task.options.model_validate(job.options)
+    task.check(options, tuple(model.labels.values()))
     progress.enter(State.PREPROCESSING)
     with progress.measure("decode_ms"):
-        image = upload.open()
+        image = task.decode(attempt.storage.resolve(job.path), max_pixels=max_pixels)
     with progress.measure("preprocess_ms"):
         inputs = task.preprocess(image, model, options)
     progress.enter(State.INFERENCE)
     with progress.measure("inference_ms"):
-        outputs = task.predict(inputs, model, options, progress.report)
+        outputs = task.predict(inputs, model, options, attempt)
     progress.enter(State.POSTPROCESSING)
     with progress.measure("postprocess_ms"):
         return task.postprocess(outputs, model, options)
@@ -123,7 +143,7 @@ def _sorted(error: Exception, job_id: str) -> AppError:
             return UploadMissing("The upload was erased before the job could run. Submit the image again.")
         case OSError():
             logger.warning("job %s: %s", job_id, error)
-            return TransientError("Reading the picture or reaching the network failed.")
+            return TransientError("Reading or writing a file, or reaching the network, failed.")
         case _:
             logger.error("job %s: the model failed", job_id, exc_info=error)
             return ModelError("The model could not process this picture.")

@@ -4,11 +4,13 @@ Only safetensors weights are taken: other formats are pickles, and a pickle is c
 """
 
 import hashlib
+import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from app.tasks.base import public_name
+from app.config import public_name
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,8 @@ class Source:
     #: Where its files are; None when they could not be had.
     folder: Path | None = None
     revision: str = ""
+    #: What its classes are called, by their index; none for a model without classes.
+    labels: tuple[str, ...] = ()
     #: Why there is no folder.
     error: str = ""
 
@@ -34,8 +38,10 @@ def fetch(configured: str, *, token: str | None) -> Source:
     folder, name = Path(configured), public_name(configured)
     try:
         if folder.is_dir():
-            return Source(name=name, folder=folder, revision=_fingerprint(folder))
-        return _download(configured, token=token)
+            source = Source(name=name, folder=folder, revision=_fingerprint(folder))
+        else:
+            source = _download(configured, token=token)
+        return replace(source, labels=_labels(source.folder))
     except Exception as error:  # whatever a hub client raises is a reason for readiness, not for a dead worker
         logger.exception("the model %s cannot be had", configured)
         where = "" if folder.is_dir() else " is no folder here and could not be fetched from the hub"
@@ -53,6 +59,14 @@ def _fingerprint(folder: Path) -> str:
     # One file's own digest, as published beside the weights; of several, the digest of theirs.
     whole = digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(each.digest() for each in digests))
     return whole.hexdigest()[:_REVISION_DIGITS]
+
+
+def _labels(folder: Path | None) -> tuple[str, ...]:
+    """The labels of a model folder as transformers writes them."""
+    if folder is None or not (folder / "config.json").exists():  # the load itself says what is missing
+        return ()
+    labels: dict[str, Any] = json.loads((folder / "config.json").read_text()).get("id2label") or {}
+    return tuple(str(labels[index]) for index in sorted(labels, key=int))
 
 
 def _download(configured: str, *, token: str | None) -> Source:

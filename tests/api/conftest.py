@@ -1,4 +1,4 @@
-"""The application in this process, on a real Redis, without a worker."""
+"""The application in this process, on a real Redis; its worker has gone."""
 
 from collections.abc import AsyncIterator
 
@@ -7,6 +7,7 @@ import pytest_asyncio
 import redis
 from fastapi import FastAPI
 
+from app import keys
 from app.api.main import create_app
 from app.config import Settings
 
@@ -14,6 +15,7 @@ from app.config import Settings
 @pytest_asyncio.fixture
 async def application(settings: Settings, client: redis.Redis) -> AsyncIterator[FastAPI]:
     """Started, with small limits."""
+    client.set(keys.served("classify"), "{}")
     small = settings.model_copy(update={"max_file_size": 200_000, "max_pixels": 1_000_000})
     app = create_app(small)
     async with app.router.lifespan_context(app):

@@ -10,11 +10,18 @@ import pytest
 import redis
 
 from app import announcements, keys
-from app.announcements import Announcement, LoadReport
+from app.announcements import Announcement, LoadedModel, LoadReport
 from app.api.errors import PROBLEM_JSON
 from app.schemas import ModelInfo
 
-LOADED = LoadReport(model=ModelInfo(name="m", revision="1", runtime="torch", device="cpu"), labels=10)
+MODEL = "models/efficientnet-lite0"
+LOADED = LoadReport(
+    models=(LoadedModel(info=ModelInfo(name=MODEL, revision="1", runtime="torch", device="cpu"), labels=10),)
+)
+
+
+def announce(client: redis.Redis, worker: str, **tasks: LoadReport | None) -> None:
+    announcements.announce(client, Announcement(worker=worker, tasks=tasks), labels={}, remembered_s=60)
 
 
 async def openapi(http: httpx.AsyncClient) -> dict[str, Any]:
@@ -68,7 +75,7 @@ async def test_problem_examples_are_problems(http: httpx.AsyncClient) -> None:
             assert example["value"]["code"] == name
             assert example["value"]["status"] == int(status)
     form = call["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(form["properties"]) == {"file", "top_k", "threshold", "priority"}
+    assert set(form["properties"]) == {"file", "top_k", "threshold", "model", "priority"}
     assert form["properties"]["file"]["format"] == "binary"
 
 
@@ -123,10 +130,10 @@ async def test_without_a_worker_the_service_is_live_and_not_ready(http: httpx.As
 
 
 async def test_a_worker_that_has_loaded_makes_it_ready(http: httpx.AsyncClient, client: redis.Redis) -> None:
-    announcements.announce(client, Announcement(worker="one", tasks={}))
+    announce(client, "one", classify=None)
     assert (await http.get("/health/ready")).json()["reasons"] == ["classify: no worker has loaded its model yet."]
 
-    announcements.announce(client, Announcement(worker="one", tasks={"classify": LOADED}))
+    announce(client, "one", classify=LOADED)
 
     answer = await http.get("/health/ready")
     assert answer.status_code == 200
@@ -136,10 +143,10 @@ async def test_a_worker_that_has_loaded_makes_it_ready(http: httpx.AsyncClient, 
 
 async def test_a_failed_load_is_told_unless_another_worker_has_it(http: httpx.AsyncClient, client: redis.Redis) -> None:
     broken = LoadReport(error="OSError: no weights")
-    announcements.announce(client, Announcement(worker="one", tasks={"classify": broken}))
+    announce(client, "one", classify=broken)
     assert (await http.get("/health/ready")).json()["reasons"] == ["classify: OSError: no weights"]
 
-    announcements.announce(client, Announcement(worker="two", tasks={"classify": LOADED}))
+    announce(client, "two", classify=LOADED)
 
     assert (await http.get("/health/ready")).status_code == 200
     (entry,) = (await http.get("/models")).json()["models"]
@@ -148,7 +155,7 @@ async def test_a_failed_load_is_told_unless_another_worker_has_it(http: httpx.As
 
 
 async def test_a_worker_that_fell_silent_is_forgotten(http: httpx.AsyncClient, client: redis.Redis) -> None:
-    announcements.announce(client, Announcement(worker="one", tasks={"classify": LOADED}))
+    announce(client, "one", classify=LOADED)
     client.delete(keys.worker("one"))
 
     assert (await http.get("/health")).json()["workers_available"] == 0
@@ -156,7 +163,7 @@ async def test_a_worker_that_fell_silent_is_forgotten(http: httpx.AsyncClient, c
 
 
 async def test_a_worker_that_takes_leave_is_gone_at_once(http: httpx.AsyncClient, client: redis.Redis) -> None:
-    announcements.announce(client, Announcement(worker="one", tasks={"classify": LOADED}))
+    announce(client, "one", classify=LOADED)
     announcements.withdraw(client, "one")
 
     assert (await http.get("/health")).json()["workers_available"] == 0

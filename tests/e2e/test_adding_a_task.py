@@ -32,6 +32,6 @@ def test_the_task_of_the_contributing_page_works(tmp_path: Path) -> None:
         result: Any = service.result(service.submit("colour", picture))
 
         assert result["rgb"] == [200, 100, 50]
-        assert result["model"]["name"] == "pillow"
+        assert result["model"]["name"] == "colour"
         assert "/colour" in service.http.get("/openapi.json").json()["paths"]
         assert service.post("colour", picture, shade="dark").status_code == 422

@@ -26,7 +26,7 @@ def test_our_message_is_what_celery_would_have_sent(celery: CeleryApp, client: r
         celery.send_task(
             "classify",
             args=(job.path,),
-            kwargs={"options": job.options},
+            kwargs={"options": job.options, "model": job.model},
             task_id=job.job_id,
             queue="classify",
             priority=priority,

@@ -20,7 +20,7 @@ from tests.processes import ROOT
 class Broken(Echo):
     name = "broken"
 
-    def load(self, loader: Loader) -> Any:
+    def load(self, loader: Loader, model: str) -> Any:
         raise OSError(
             "cannot read\n  /srv/models/secret/model.safetensors or /opt/cache/x, see https://hub.example/docs"
         )
@@ -38,10 +38,10 @@ def test_a_failed_load_harms_no_other_task(settings: Settings, monkeypatch: pyte
 
     models, reports = load(settings)
 
-    assert models.require("echo").info.name == "fake"
-    assert reports["echo"].model is not None
+    assert models.require(Echo())["fake"].info.name == "fake"
+    assert [model.info.name for model in reports["echo"].models] == ["fake"]
     with pytest.raises(Reject) as refused:
-        models.require("broken")
+        models.require(Broken())
     assert refused.value.requeue is True
 
 

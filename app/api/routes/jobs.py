@@ -10,6 +10,7 @@ from app import errors
 from app.api import openapi
 from app.api.deps import ServiceDep
 from app.api.errors import render
+from app.config import Settings
 from app.documents import Job, result_document, status_document
 from app.errors import AppError, JobCancelled, JobFailed
 from app.schemas import JobError, MissingJob, ResultDocument, StatusDocument, StatusList
@@ -29,7 +30,7 @@ def _unique(ids: list[str]) -> list[str]:
 Ids = Annotated[list[str], Query(alias="id", min_length=1, max_length=_MAX_IDS), AfterValidator(_unique)]
 
 
-def router(tasks: tuple[Task[Any], ...]) -> APIRouter:
+def router(tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
     """`GET /status` and `GET /result`."""
     routes = APIRouter(tags=["jobs"])
     schemas = {task.name: openapi.result_schema(task) for task in tasks}

@@ -1,5 +1,6 @@
 """The service itself: what it can do and how it is."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,12 +9,13 @@ from redis.exceptions import RedisError
 from starlette.responses import JSONResponse
 
 from app import announcements, keys
-from app.announcements import Announcement
+from app.announcements import Announcement, LoadReport
 from app.api import openapi
 from app.api.deps import Service, ServiceDep
 from app.broker import Priority
-from app.schemas import Health, ModelsDocument, TaskModels
-from app.tasks.base import Task, public_name
+from app.config import Settings, public_name
+from app.schemas import Health, ModelsDocument, TaskModel
+from app.tasks.base import Task
 
 _HEALTHY = {
     "status": "ok",
@@ -34,6 +36,7 @@ _MODELS = {
         {
             "task": "classify",
             "name": "models/efficientnet-lite0",
+            "default": True,
             "revision": "18df6885ca38",
             "runtime": "torch",
             "device": "cpu",
@@ -45,7 +48,7 @@ _MODELS = {
 }
 
 
-def router(tasks: tuple[Task[Any], ...]) -> APIRouter:
+def router(tasks: tuple[Task[Any], ...], settings: Settings) -> APIRouter:
     """`GET /models` and the health calls."""
     routes = APIRouter(tags=["service"])
     unhealthy = {**openapi.answer("Not ready; `reasons` says why.", _UNHEALTHY), "model": Health}
@@ -58,7 +61,7 @@ def router(tasks: tuple[Task[Any], ...]) -> APIRouter:
     async def models(service: ServiceDep) -> ModelsDocument:
         """Told by the workers themselves; nobody is asked."""
         workers = await announcements.live_workers(service.redis)
-        return ModelsDocument(models=[_models(task, workers, service) for task in tasks])
+        return ModelsDocument(models=[entry for task in tasks for entry in _models(task, workers, settings)])
 
     @routes.head("/health", include_in_schema=False)
     @routes.get("/health", summary="How the service is.", responses={200: openapi.answer("In any case.", _HEALTHY)})
@@ -91,22 +94,32 @@ def router(tasks: tuple[Task[Any], ...]) -> APIRouter:
     return routes
 
 
-def _models(task: Task[Any], workers: list[Announcement], service: Service) -> TaskModels:
-    reports = {worker.worker: worker.tasks[task.name] for worker in workers if task.name in worker.tasks}
-    loaded = {worker: report for worker, report in reports.items() if report.model is not None}
-    report = next(iter(loaded.values()), None)
-    model = report.model if report else None
-    configured = ", ".join(public_name(source) for source in task.sources(service.settings)) or task.name
-    return TaskModels(
-        task=task.name,
-        name=model.name if model else configured,
-        revision=model.revision if model else None,
-        runtime=model.runtime if model else None,
-        device=model.device if model else None,
-        labels=report.labels if report else None,
-        workers=sorted(loaded),
-        error=next((report.error for report in reports.values() if report.error), None),
-    )
+def _models(task: Task[Any], workers: list[Announcement], settings: Settings) -> Iterator[TaskModel]:
+    reports = _reports(task, workers)
+    error = next((report.error for report in reports.values() if report.error), None)
+    for place, source in enumerate(task.models(settings)):
+        name = public_name(source)
+        loaded = {
+            worker: model for worker, report in reports.items() for model in report.models if model.info.name == name
+        }
+        model = next(iter(loaded.values()), None)
+        yield TaskModel(
+            task=task.name,
+            name=name,
+            default=place == 0,
+            revision=model.info.revision if model else None,
+            runtime=model.info.runtime if model else None,
+            device=model.info.device if model else None,
+            labels=model.labels if model else None,
+            workers=sorted(loaded),
+            error=error,
+        )
+
+
+def _reports(task: Task[Any], workers: list[Announcement]) -> dict[str, LoadReport]:
+    """How loading went, by worker, for those that have come to an end with it."""
+    reports = {worker.worker: worker.tasks.get(task.name) for worker in workers}
+    return {worker: report for worker, report in reports.items() if report is not None}
 
 
 async def _health(service: Service, tasks: tuple[Task[Any], ...]) -> Health:
@@ -141,10 +154,11 @@ async def _health(service: Service, tasks: tuple[Task[Any], ...]) -> Health:
 def _reasons(tasks: tuple[Task[Any], ...], workers: list[Announcement]) -> list[str]:
     if not workers:
         return ["No worker has announced itself."]
+    served = {task for worker in workers for task in worker.tasks}
     reasons = []
     for task in tasks:
-        reports = [worker.tasks[task.name] for worker in workers if task.name in worker.tasks]
-        if any(report.model for report in reports):
+        reports = _reports(task, workers).values()
+        if task.name not in served or any(report.models for report in reports):
             continue
         failure = next((report.error for report in reports if report.error), None)
         reasons.append(f"{task.name}: {failure}" if failure else f"{task.name}: no worker has loaded its model yet.")

@@ -3,6 +3,7 @@
 import logging
 import re
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 from anyio import to_thread
@@ -18,13 +19,15 @@ from app.api.deps import Service, ServiceDep
 from app.api.errors import describe_validation
 from app.api.uploads import Form, receive
 from app.broker import Priority
+from app.config import Settings, public_name
 from app.documents import Job, result_document, status_document, status_url
 from app.errors import AppError, InvalidOption
+from app.jobs import Work
 from app.registry import ImageFacts
 from app.schemas import StatusDocument
 from app.states import State
 from app.storage import IncomingUpload
-from app.tasks.base import Options, Task
+from app.tasks.base import Task
 
 logger = logging.getLogger(__name__)
 
@@ -34,15 +37,15 @@ _MAX_ECHO = 40
 _PREFER_WAIT = re.compile(r"""(?:^|[,;])\s*wait\s*=\s*"?(\d+)"?\s*(?=$|[,;])""", re.IGNORECASE)
 
 
-def router(tasks: tuple[Task[Any], ...]) -> APIRouter:
+def router(tasks: tuple[Task[Any], ...], settings: Settings) -> APIRouter:
     """`POST /{task}` for every task."""
     routes = APIRouter(tags=["tasks"])
     for task in tasks:
-        _add(routes, task)
+        _add(routes, task, settings)
     return routes
 
 
-def _add(routes: APIRouter, task: Task[Any]) -> None:
+def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
     schema = openapi.result_schema(task)
     location = {"Location": openapi.header("The job's status.")}
 
@@ -84,9 +87,10 @@ def _add(routes: APIRouter, task: Task[Any]) -> None:
                 errors.UnsupportedImage,
                 errors.InvalidImage,
                 errors.InvalidOption,
+                errors.ModelUnavailable,
             ),
         },
-        openapi_extra=openapi.submission(task),
+        openapi_extra=openapi.submission(task, settings),
     )
 
 
@@ -96,12 +100,10 @@ async def _accept(request: Request, service: Service, task: Task[Any]) -> Job:
     with service.storage.incoming(job_id, max_bytes=settings.max_file_size) as upload:
         form = await receive(request, upload, max_bytes=settings.max_file_size)
         upload.finish()
-        priority, options = _options(form, task)
+        asked = await _asked(form, task, service)
         facts, path = await to_thread.run_sync(_probe_and_keep, upload, settings.max_pixels)
     try:
-        return await service.jobs.submit(
-            task, job_id=job_id, path=path, filename=form.filename, image=facts, options=options, priority=priority
-        )
+        return await service.jobs.submit(asked, job_id=job_id, path=path, filename=form.filename, image=facts)
     except BaseException:
         service.storage.remove(path)
         raise
@@ -124,15 +126,26 @@ def _probe_and_keep(upload: IncomingUpload, max_pixels: int) -> tuple[ImageFacts
     return facts, upload.keep(imaging.EXTENSIONS[info.format])
 
 
-def _options(form: Form, task: Task[Any]) -> tuple[Priority, Options]:
+async def _asked(form: Form, task: Task[Any], service: Service) -> Work:
+    """What the fields ask for. Raises `InvalidOption`, or `ModelUnavailable` when nobody can do it."""
     fields = dict(form.fields)
-    name = fields.pop("priority", Priority.NORMAL.name.lower())
-    if name not in (priority.name.lower() for priority in Priority):
-        raise InvalidOption(f"priority: {name[:_MAX_ECHO]!r} is not one of 'normal' and 'high'.")
+    models = [public_name(model) for model in task.models(service.settings)]
+    priorities = {priority.name.lower(): priority for priority in Priority}
+    model = _one_of(models, fields.pop("model", models[0]), option="model")
+    priority = priorities[_one_of(priorities, fields.pop("priority", "normal"), option="priority")]
     try:
-        return Priority[name.upper()], task.options.model_validate(fields)
+        options = task.options.model_validate(fields)
     except ValidationError as invalid:
         raise InvalidOption(describe_validation(invalid.errors())) from None
+    labels = await service.availability.labels(task.name)
+    task.check(options, labels.get(model, ()))
+    return Work(task=task, model=model, options=options, priority=priority)
+
+
+def _one_of(choices: Iterable[str], asked: str, *, option: str) -> str:
+    if asked not in choices:
+        raise InvalidOption(f"{option}: {asked[:_MAX_ECHO]!r} is not one of: {', '.join(choices)}.")
+    return asked
 
 
 def _wait_asked(headers: Headers) -> int:
