@@ -25,8 +25,8 @@ class Work:
     """What is asked for, apart from the picture."""
 
     task: Task[Any]
-    #: Public name of the model.
-    model: str
+    #: Public name of the model that was chosen, if one was.
+    model: str | None
     options: Options
     priority: Priority
 

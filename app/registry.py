@@ -40,8 +40,8 @@ class JobRecord:
 
     job_id: str
     task: str
-    #: The public name of the model that was chosen.
-    model: str
+    #: The public name of the model that was chosen; None for the default, whichever that is when the job runs.
+    model: str | None
     priority: int
     #: The upload, relative to `STORAGE_ROOT`.
     path: str
@@ -75,7 +75,7 @@ class JobRecord:
         return cls(
             job_id=fields["job_id"],
             task=fields["task"],
-            model=fields["model"],
+            model=fields.get("model"),
             path=fields["path"],
             filename=fields.get("filename"),
             options=json.loads(fields["options"]),

@@ -14,6 +14,7 @@ from typing import TypeVar
 import httpx
 import redis
 
+from app import keys
 from app.local import redis_command
 
 ROOT = Path(__file__).parent.parent
@@ -138,6 +139,12 @@ class Installation:
         with contextlib.closing(self.redis.client()) as client:
             wait_for(lambda: client.exists(f"worker:{name}@test"), timeout_s=60, what=f"the word of worker {name}")
         return process
+
+    def remember_worker(self, *tasks: str) -> None:
+        """Leave what a worker leaves that served these tasks and is away."""
+        with contextlib.closing(self.redis.client()) as client:
+            for task in tasks:
+                client.set(keys.served(task), "{}")
 
     def wait_until_ready(self) -> None:
         wait_for(lambda: self._get("/health/ready"), timeout_s=60, what="readiness")

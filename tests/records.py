@@ -16,7 +16,7 @@ def record(**changes: Any) -> JobRecord:
     fields: dict[str, Any] = {
         "job_id": job_id,
         "task": "classify",
-        "model": "models/efficientnet-lite0",
+        "model": None,
         "priority": 5,
         "path": f"uploads/{job_id[:2]}/{job_id}.jpg",
         "filename": "dog.jpg",

@@ -136,8 +136,10 @@ class _Loader:
         return loaded
 
 
-def choose(models: Mapping[str, Any], name: str) -> Any:
-    """The model that a job asks for. Raises `ModelUnavailable` for one that was offered once, and is no longer."""
+def choose(models: Mapping[str, Any], name: str | None) -> Any:
+    """The model of this name, or else the first. Raises `ModelUnavailable` for one that is no longer offered."""
+    if name is None:
+        return next(iter(models.values()))
     if name not in models:
         raise ModelUnavailable(f"The model {name!r} is no longer offered. Choose another of GET /models.")
     return models[name]

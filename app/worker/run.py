@@ -44,7 +44,7 @@ _MAX_BACKOFF_FACTOR = 4
 def register(app: CeleryApp, task: Task[Any], *, models: Models, storage: Storage) -> None:
     """Make a task one that this worker's Celery can run."""
 
-    def body(celery_task: CeleryTask, path: str, *, options: dict[str, Any], model: str) -> dict[str, Any]:
+    def body(celery_task: CeleryTask, path: str, *, options: dict[str, Any], model: str | None) -> dict[str, Any]:
         loaded = models.require(task)
         job = Job(task=task, path=path, options=options, model=model)
         return run_job(celery_task, job, loaded, storage)
@@ -60,8 +60,8 @@ class Job:
     #: The upload, relative to the storage root.
     path: str
     options: dict[str, Any]
-    #: Public name of the model.
-    model: str
+    #: Public name of the model; None for the default.
+    model: str | None
 
 
 def run_job(celery_task: CeleryTask, job: Job, loaded: Mapping[str, Any], storage: Storage) -> dict[str, Any]:

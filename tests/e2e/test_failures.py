@@ -4,6 +4,8 @@ import os
 import signal
 from typing import Any
 
+import httpx
+
 from tests.fakes import FAIL_TO_LOAD
 from tests.processes import Installation, wait_for
 
@@ -82,6 +84,7 @@ def test_a_job_that_ignores_its_soft_limit_is_stopped_by_the_hard_one(service: I
 
 
 def test_a_job_that_waited_too_long_is_not_run(service: Installation, picture: bytes) -> None:
+    service.remember_worker("echo")
     with service.redis.client() as client:
         job_id = service.submit("echo", picture)
         client.hincrby(f"job:{job_id}", "submitted_at", -90_000_000)  # a day and more
@@ -93,6 +96,7 @@ def test_a_job_that_waited_too_long_is_not_run(service: Installation, picture: b
 
 
 def test_an_upload_that_has_gone_fails_its_job(service: Installation, picture: bytes) -> None:
+    service.remember_worker("echo")
     job_id = service.submit("echo", picture)
     (upload,) = service.storage.glob(f"uploads/*/{job_id}.*")
     upload.unlink()
@@ -107,6 +111,7 @@ def test_an_upload_that_has_gone_fails_its_job(service: Installation, picture: b
 def test_a_task_that_does_not_load_turns_readiness_red_and_keeps_its_jobs(
     service: Installation, picture: bytes
 ) -> None:
+    service.remember_worker("loads")
     waiting = [service.submit("loads", picture) for _ in range(3)]
     (service.storage / FAIL_TO_LOAD).touch()
     worker = service.start_worker()
@@ -118,6 +123,9 @@ def test_a_task_that_does_not_load_turns_readiness_red_and_keeps_its_jobs(
     entry = next(entry for entry in service.http.get("/models").json()["models"] if entry["task"] == "loads")
     assert entry["workers"] == []
     assert "FileNotFoundError" in entry["error"]
+    refused = wait_for(lambda: _refused(service.post("loads", picture)), what="the refusal of more")
+    assert refused.json()["code"] == "model_unavailable"
+    assert int(refused.headers["retry-after"]) > 0
     # The other tasks run on, and nothing was done to the jobs that cannot.
     service.result(service.submit("echo", picture))
     assert worker.running
@@ -135,8 +143,9 @@ def test_a_task_that_does_not_load_turns_readiness_red_and_keeps_its_jobs(
 
 def test_a_task_that_loads_in_replaced_processes_is_served_again(service: Installation, picture: bytes) -> None:
     (service.storage / FAIL_TO_LOAD).touch()
-    worker = service.start_worker(WORKER_CONCURRENCY="1")
+    service.remember_worker("loads")
     job_id = service.submit("loads", picture)
+    worker = service.start_worker(WORKER_CONCURRENCY="1")
     wait_for(lambda: _unready(service), what="the word of a failed load")
     (service.storage / FAIL_TO_LOAD).unlink()
 
@@ -155,3 +164,7 @@ def _unready(service: Installation) -> Any:
     document = answer.json()
     told = any(reason.startswith("loads: FileNotFoundError") for reason in document["reasons"])
     return document if answer.status_code == 503 and told else None
+
+
+def _refused(answer: httpx.Response) -> httpx.Response | None:
+    return answer if answer.status_code == 503 else None

@@ -36,6 +36,7 @@ def test_a_result_can_be_waited_for(service: Installation, picture: bytes) -> No
 
 
 def test_the_place_in_the_queue_is_told(service: Installation, picture: bytes) -> None:
+    service.remember_worker("echo")
     ids = [service.submit("echo", picture) for _ in range(3)]
 
     assert [service.status(job_id)["queue_position"] for job_id in ids] == [0, 1, 2]
@@ -47,6 +48,7 @@ def test_the_place_in_the_queue_is_told(service: Installation, picture: bytes) -
 
 
 def test_high_priority_is_served_first(service: Installation, picture: bytes) -> None:
+    service.remember_worker("sleep")
     normal = [service.submit("sleep", picture, seconds=0.2) for _ in range(6)]
     high = service.submit("sleep", picture, seconds=0.2, priority="high")
 

@@ -74,6 +74,7 @@ def test_the_models_that_are_loaded_are_listed(service: Installation) -> None:
     assert entry == {
         "task": "classify",
         "name": "models/efficientnet-lite0",
+        "default": True,
         "revision": "18df6885ca38",
         "runtime": "torch",
         "device": "cpu",

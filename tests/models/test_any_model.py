@@ -76,8 +76,9 @@ def test_a_model_that_does_not_load_keeps_its_jobs_until_it_does(tiny_vit: Path,
     (broken / "model.safetensors").write_bytes((tiny_vit / "model.safetensors").read_bytes())
     with installation(tmp_path, CLASSIFY_MODEL=str(broken)) as service:
         service.start_api("app.api")
-        worker = service.start_worker("app.worker.main")
+        service.remember_worker("classify")
         job_ids = [service.submit("classify", png(40, 30)) for _ in range(3)]
+        worker = service.start_worker("app.worker.main")
 
         reason = wait_for(
             lambda: [why for why in service.http.get("/health/ready").json()["reasons"] if "Error" in why],

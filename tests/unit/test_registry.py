@@ -14,6 +14,7 @@ from tests.records import record
     [
         record(),
         record(filename=None, options={}),
+        record(model="composer"),
         record(started_at=1, finished_at=2, retry_at=3, attempts=4, retries=5, number=6),
     ],
 )

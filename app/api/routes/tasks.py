@@ -131,14 +131,14 @@ async def _asked(form: Form, task: Task[Any], service: Service) -> Work:
     fields = dict(form.fields)
     models = [public_name(model) for model in task.models(service.settings)]
     priorities = {priority.name.lower(): priority for priority in Priority}
-    model = _one_of(models, fields.pop("model", models[0]), option="model")
+    model = _one_of(models, fields.pop("model"), option="model") if "model" in fields else None
     priority = priorities[_one_of(priorities, fields.pop("priority", "normal"), option="priority")]
     try:
         options = task.options.model_validate(fields)
     except ValidationError as invalid:
         raise InvalidOption(describe_validation(invalid.errors())) from None
     labels = await service.availability.labels(task.name)
-    task.check(options, labels.get(model, ()))
+    task.check(options, labels.get(model or models[0], ()))
     return Work(task=task, model=model, options=options, priority=priority)
 
 
