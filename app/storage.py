@@ -1,7 +1,7 @@
 """Files on disk: uploads, streamed in and renamed into place; artifacts, which come with results; both taken out again.
 
-An upload is written as `uploads/incoming/{job_id}` and moved to `uploads/{xx}/{job_id}{extension}` once it is known to
-be sound; an artifact is `artifacts/{xx}/{job_id}/{name}`. `xx` are the id's first two digits, so that no folder grows
+An upload is written as `uploads/incoming/{job_id}.{digits}` and moved to `uploads/{xx}/{job_id}{extension}` once it is
+known to be sound; an artifact is `artifacts/{xx}/{job_id}/{name}`. `xx` are the id's first two digits, so that no folder grows
 without bound. Everything stored has a name of ours and a path relative to the root, and no path leaves the root.
 """
 
@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import re
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +34,11 @@ class Storage:
 
     def incoming(self, job_id: str, *, max_bytes: int) -> "IncomingUpload":
         """A file to stream an upload into."""
-        return IncomingUpload(self, self.uploads / _INCOMING / job_id, max_bytes=max_bytes)
+        return IncomingUpload(self, job_id, max_bytes=max_bytes)
+
+    def upload(self, job_id: str, extension: str) -> str:
+        """Where a job's upload is, or would be, relative to the root."""
+        return f"{self.uploads.name}/{job_id[:2]}/{job_id}{extension}"
 
     def resolve(self, relative: str) -> Path:
         """The absolute path of a stored file. Raises `InternalError` for a path that leaves the root."""
@@ -92,8 +97,10 @@ class Storage:
 class IncomingUpload:
     """A file being received. Used as a context manager, it leaves nothing behind unless it was kept."""
 
-    def __init__(self, storage: Storage, path: Path, *, max_bytes: int) -> None:
-        self.path = path
+    def __init__(self, storage: Storage, job_id: str, *, max_bytes: int) -> None:
+        self.job_id = job_id
+        # Of its own, whoever else may be receiving for the same job: a worker that was given up for instance.
+        self.path = storage.uploads / _INCOMING / f"{job_id}.{uuid.uuid4().hex[:8]}"
         self.bytes = 0
         self._storage = storage
         self._max_bytes = max_bytes
@@ -126,11 +133,11 @@ class IncomingUpload:
 
     def keep(self, extension: str) -> str:
         """Move the file to its place. Returns its path relative to the root."""
-        folder = self._storage.uploads / self.path.name[:2]
-        folder.mkdir(exist_ok=True)
-        kept = folder / f"{self.path.name}{extension}"
+        relative = self._storage.upload(self.job_id, extension)
+        kept = self._storage.root / relative
+        kept.parent.mkdir(exist_ok=True)
         self.path.rename(kept)
-        return str(kept.relative_to(self._storage.root))
+        return relative
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -1,0 +1,41 @@
+"""A request's body as it comes: no longer than it may be, and without long silences."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from python_multipart.multipart import parse_options_header
+from starlette.requests import Request
+
+from app.errors import BadRequest, FileTooLarge
+
+#: A client that is silent for so long in the middle of a body has gone.
+_SILENCE_S = 30
+
+
+def content_type(request: Request) -> tuple[str, str]:
+    """The media type of the body in lower case, and the whole header."""
+    header = request.headers.get("content-type", "")
+    return parse_options_header(header)[0].decode("latin-1"), header
+
+
+async def chunks(request: Request, *, max_bytes: int) -> AsyncIterator[bytes]:
+    """The body, piece by piece. Raises `FileTooLarge`, before the first piece where the client says the length.
+
+    Raises `BadRequest` for a client that has fallen silent.
+    """
+    too_long = FileTooLarge(f"The request is longer than {max_bytes} bytes. Send less.")
+    if int(request.headers.get("content-length", 0)) > max_bytes:
+        raise too_long
+    stream, received = request.stream(), 0
+    while True:
+        try:
+            async with asyncio.timeout(_SILENCE_S):
+                chunk = await anext(stream, None)
+        except TimeoutError:
+            raise BadRequest(f"Nothing came for {_SILENCE_S} s. Send the request again.") from None
+        if chunk is None:
+            return
+        received += len(chunk)
+        if received > max_bytes:
+            raise too_long
+        yield chunk

@@ -1,0 +1,135 @@
+"""A multipart body, read as it comes in: files to wherever they are to go, fields to memory, within bounds.
+
+Source of the format: RFC 7578.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Protocol
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from app.errors import BadRequest
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+#: Beside files, a body holds its boundaries, its headers and a few short options.
+FORM_ALLOWANCE_BYTES = 64 * 1024
+#: By name, the values in the order in which they came.
+Fields = dict[str, list[str]]
+_MAX_FIELDS = 32
+_MAX_NAME = 64
+_MAX_FILENAME = 255
+_HOW = "Send multipart/form-data with the picture as a part named 'file' and the options as fields beside it."
+
+
+class Sink(Protocol):
+    """Where the bytes of a file go."""
+
+    def write(self, chunk: bytes) -> None:
+        """Take some more."""
+
+    def finish(self) -> None:
+        """There are no more."""
+
+
+async def read_form(content_type: str, chunks: AsyncIterator[bytes], new_file: Callable[[str | None], Sink]) -> Fields:
+    """Read a body to its end. `new_file` is told what the client calls each file; what it raises ends the reading.
+
+    Raises `BadRequest` for a body that is broken, holds no file, or holds too much beside them.
+    """
+    _, parameters = parse_options_header(content_type)
+    if not parameters.get(b"boundary"):
+        raise BadRequest(_HOW)
+    reader = _Reader(new_file)
+    try:
+        parser = MultipartParser(parameters[b"boundary"], reader.callbacks())
+        async for chunk in chunks:
+            parser.write(chunk)
+    except FormParserError:
+        raise BadRequest(f"The body is not well-formed multipart/form-data. {_HOW}") from None
+    return reader.finish()
+
+
+class _Reader:
+    """Receives the parser's callbacks, part by part."""
+
+    def __init__(self, new_file: Callable[[str | None], Sink]) -> None:
+        self._new_file = new_file
+        self._fields: Fields = {}
+        self._headers: dict[bytes, bytes] = {}
+        self._header, self._value = b"", b""
+        self._name = ""
+        self._field = b""
+        self._field_bytes = 0
+        self._file: Sink | None = None
+        self._files = 0
+        self._ended = False
+
+    def callbacks(self) -> "MultipartCallbacks":
+        """The functions the parser calls, by its names for them."""
+        return {
+            "on_part_begin": self._headers.clear,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_part_data": self._on_part_data,
+            "on_part_end": self._on_part_end,
+            "on_end": self._on_end,
+        }
+
+    def finish(self) -> Fields:
+        """The fields, once the body has been read to its end."""
+        if not self._ended:
+            raise BadRequest(f"The body ends in the middle of a part. {_HOW}")
+        if not self._files:
+            raise BadRequest(f"There is no file in the request. {_HOW}")
+        return self._fields
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        self._headers[self._header.lower()] = self._value
+        self._header, self._value = b"", b""
+
+    def _on_headers_finished(self) -> None:
+        _, parameters = parse_options_header(self._headers.get(b"content-disposition", b""))
+        self._name = parameters.get(b"name", b"").decode(errors="replace")[:_MAX_NAME]
+        self._field, self._file = b"", None
+        if self._name == "file":
+            self._file = self._new_file(_clean(parameters.get(b"filename", b"")))
+            self._files += 1
+        elif b"filename" in parameters:
+            raise BadRequest(f"A file came as {self._name!r}. Name its part 'file'.")
+        elif sum(len(values) for values in self._fields.values()) >= _MAX_FIELDS:
+            raise BadRequest(f"There are more than {_MAX_FIELDS} fields in the request. {_HOW}")
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._file is not None:
+            self._file.write(data[start:end])
+            return
+        self._field_bytes += end - start
+        if self._field_bytes > FORM_ALLOWANCE_BYTES:
+            raise BadRequest(f"The fields beside the file are longer than {FORM_ALLOWANCE_BYTES} bytes. {_HOW}")
+        self._field += data[start:end]
+
+    def _on_part_end(self) -> None:
+        if self._file is not None:
+            self._file.finish()
+        else:
+            self._fields.setdefault(self._name, []).append(self._field.decode(errors="replace"))
+
+    def _on_end(self) -> None:
+        self._ended = True
+
+
+def _clean(filename: bytes) -> str | None:
+    """The client's name for the file, without folders or control characters; None when there is none."""
+    name = filename.decode(errors="replace").replace("\\", "/").rpartition("/")[2]
+    return "".join(character for character in name if character.isprintable())[:_MAX_FILENAME] or None
