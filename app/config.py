@@ -7,6 +7,7 @@ Every setting is an environment variable of the same name in capitals, or a line
 import os
 import sys
 from functools import cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +24,12 @@ def public_name(source: str) -> str:
 def _split(value: object) -> object:
     """A list as the environment holds it: its members, separated by commas."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _networks(value: object) -> object:
+    """Parsed here, so that what is no network is told in one line and not in one for each kind of network."""
+    parts = _split(value)
+    return tuple(map(ip_network, parts)) if isinstance(parts, list) else parts
 
 
 def _distinct(models: tuple[str, ...]) -> tuple[str, ...]:
@@ -44,6 +51,7 @@ Models = Annotated[
     Field(min_length=1, max_length=8),
     AfterValidator(_distinct),
 ]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
 
 
 def _cores() -> int:
@@ -78,6 +86,11 @@ class Settings(BaseSettings):
     max_file_size: Annotated[int, Field(ge=1024, le=2**31)] = 10 * 2**20
     #: At most Pillow's own ceiling, past which it opens nothing.
     max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 50_000_000
+
+    #: Whether workers fetch pictures from URLs.
+    allow_urls: bool = False
+    #: Networks that URLs may lead to although they are not public; comma-separated.
+    url_allow_networks: Networks = ()
 
     #: How long a result is kept after its job ended.
     result_ttl: Seconds = 86_400

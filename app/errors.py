@@ -39,6 +39,16 @@ class BadRequest(AppError):
     title = "Bad request"
 
 
+class UrlRefused(AppError):
+    """A picture's URL, or one that it redirects to, is not to be fetched."""
+
+    code = "url_refused"
+    http_status = 403
+    title = "URL refused"
+    #: The same for a name that does not exist: which internal names do is nobody's business.
+    SENTENCE: ClassVar[str] = "The host does not resolve to a public address. Give a URL that anybody can reach."
+
+
 class NotFound(AppError):
     """No such address."""
 
@@ -178,6 +188,13 @@ class UploadMissing(AppError):
 
     code = "upload_missing"
     title = "The upload is missing"
+
+
+class DownloadFailed(AppError):
+    """A picture's URL did not give a picture; the same URL would fail again."""
+
+    code = "download_failed"
+    title = "The download failed"
 
 
 class ModelError(AppError):

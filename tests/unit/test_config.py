@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from ipaddress import ip_network
 
 import pytest
 from pydantic import ValidationError
@@ -45,10 +46,28 @@ def test_a_value_out_of_range_is_refused(values: dict[str, object]) -> None:
         load(**values)
 
 
-def test_a_bad_setting_stops_the_start_with_one_line() -> None:
+def test_networks_come_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("URL_ALLOW_NETWORKS", "10.1.0.0/16, fd12::/64,127.0.0.2")
+
+    networks = load().url_allow_networks
+
+    assert networks == (ip_network("10.1.0.0/16"), ip_network("fd12::/64"), ip_network("127.0.0.2/32"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_PIXELS", "many"),
+        ("ALLOW_URLS", "perhaps"),
+        ("URL_ALLOW_NETWORKS", "10.0.0.0/33"),
+        ("URL_ALLOW_NETWORKS", "10.1.0.0/16,10.0.0.1/8"),
+        ("URL_ALLOW_NETWORKS", "localhost"),
+    ],
+)
+def test_a_bad_setting_stops_the_start_with_one_line(name: str, value: str) -> None:
     started = subprocess.run(
         [sys.executable, "-m", "app.api"],
-        env={**os.environ, "MAX_PIXELS": "many"},
+        env={**os.environ, name: value},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -57,7 +76,7 @@ def test_a_bad_setting_stops_the_start_with_one_line() -> None:
 
     assert started.returncode == 2
     (line,) = started.stderr.splitlines()
-    assert line.startswith("Setting MAX_PIXELS='many' cannot be used: ")
+    assert line.startswith(f"Setting {name}={value!r} cannot be used: ")
 
 
 def test_the_example_lists_every_setting_with_its_default() -> None:
@@ -75,4 +94,6 @@ def _written(default: object) -> str:
     """A default as the environment would hold it."""
     if isinstance(default, tuple):
         return ",".join(str(member) for member in default)
+    if isinstance(default, bool):
+        return str(default).lower()
     return "" if default is None else str(default)
