@@ -17,10 +17,11 @@ from kombu.serialization import dumps as serialize
 from kombu.utils.json import dumps
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.client import Pipeline
 
 from app import keys, registry, tasks
 from app.config import Settings
-from app.registry import JobRecord
+from app.registry import Batch, JobRecord
 from app.tasks.base import Task
 
 #: How long a stopping worker lets running jobs finish before it gives them back.
@@ -157,19 +158,35 @@ return 1
 """
 
 
-async def enqueue(redis: AsyncRedis, record: JobRecord, message: str, *, tombstone_ttl_s: int) -> int:
-    """Write the record, its indexes and its message, or nothing. Returns how many jobs are ahead in the lane.
+async def enqueue(
+    redis: AsyncRedis,
+    jobs: Sequence[tuple[JobRecord, str]],
+    *,
+    tombstone_ttl_s: int,
+    batch: Batch | None = None,
+    batch_ttl_s: int = 0,
+) -> list[int]:
+    """Write records, their indexes and their messages, and the batch they are in, or nothing.
 
-    Raises `redis.RedisError` if Redis would not.
+    Returns how many jobs are ahead of each in its lane. Raises `redis.RedisError` if Redis would not.
     """
-    counter, cursor = (name(record.task, record.priority) for name in (keys.lane_counter, keys.lane_cursor))
     async with redis.pipeline(transaction=True) as transaction:
-        registry.add(transaction, record, tombstone_ttl_s=tombstone_ttl_s)
-        transaction.eval(f"{_NUMBER} return number", 2, keys.job(record.job_id), keys.LANES, counter)
-        transaction.hget(keys.LANES, cursor)
-        transaction.lpush(keys.lane(record.task, record.priority), message)
-        *_, number, started, _ = await transaction.execute()
-    return max(0, int(number) - int(started or 0) - 1)
+        places = [_queue(transaction, record, message, tombstone_ttl_s=tombstone_ttl_s) for record, message in jobs]
+        if batch is not None:
+            registry.add_batch(transaction, batch, ttl_s=batch_ttl_s)
+        said = await transaction.execute()
+    return [max(0, int(said[place]) - int(said[place + 1] or 0) - 1) for place in places]
+
+
+def _queue(transaction: Pipeline, record: JobRecord, message: str, *, tombstone_ttl_s: int) -> int:
+    """Queue the writes of one job. Returns the place of its number among the answers, that of its lane's next to it."""
+    counter, cursor = (name(record.task, record.priority) for name in (keys.lane_counter, keys.lane_cursor))
+    registry.add(transaction, record, tombstone_ttl_s=tombstone_ttl_s)
+    place = len(transaction)
+    transaction.eval(f"{_NUMBER} return number", 2, keys.job(record.job_id), keys.LANES, counter)
+    transaction.hget(keys.LANES, cursor)
+    transaction.lpush(keys.lane(record.task, record.priority), message)
+    return place
 
 
 def republish(redis: Redis, record: JobRecord, message: str) -> bool:

@@ -92,6 +92,9 @@ class Settings(BaseSettings):
     #: Networks that URLs may lead to although they are not public; comma-separated.
     url_allow_networks: Networks = ()
 
+    max_batch_files: Annotated[int, Field(ge=1, le=1000)] = 100
+    max_batch_bytes: Annotated[int, Field(ge=1024, le=2**31)] = 100 * 2**20
+
     #: How long a result is kept after its job ended.
     result_ttl: Seconds = 86_400
     #: How long a job may wait for its first start.
@@ -128,6 +131,11 @@ class Settings(BaseSettings):
     def open_ttl(self) -> int:
         """How long a job that has not ended is kept from its last start: its wait, its work and a result's life."""
         return self.queue_ttl + self.task_time_limit + self.result_ttl
+
+    @property
+    def batch_ttl(self) -> int:
+        """How long a batch is kept: as long as the last of its jobs may be, from its first wait on."""
+        return self.queue_ttl + self.open_ttl + self.tombstone_ttl
 
     @property
     def threads_per_process(self) -> int:

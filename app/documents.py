@@ -1,13 +1,25 @@
 """What Redis holds of a job, joined and made into the documents that clients read."""
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from app.errors import ErrorDescription, InternalError, describe
-from app.registry import Fields, JobRecord
-from app.schemas import JobError, JobUrls, ResultDocument, StatusDocument
+from app.errors import AppError, ErrorDescription, InternalError, describe
+from app.registry import Batch, BatchEntry, Fields, JobRecord
+from app.schemas import (
+    BatchCounts,
+    BatchDocument,
+    BatchedJob,
+    BatchFile,
+    BatchStatus,
+    JobError,
+    JobUrls,
+    ResultDocument,
+    StatusDocument,
+)
 from app.states import TERMINAL, State, Status, progress_in, status_of
 
 
@@ -75,8 +87,8 @@ def status_document(job: Job) -> StatusDocument:
         updated_at=_moment(record.updated_at),
         finished_at=_moment(record.finished_at),
         expires_at=_moment(record.expires_at),
-        error=JobError(code=error.code, message=error.message, retryable=error.retryable) if error else None,
-        urls=JobUrls(status=status_url(record.job_id), result=f"/result/{record.job_id}"),
+        error=_job_error(error),
+        urls=_urls(record.job_id),
     )
 
 
@@ -92,12 +104,69 @@ def result_document(job: Job, schema: type[ResultDocument]) -> ResultDocument:
             "task": record.task,
             "model": job.value["model"],
             "timings": {**job.value["timings"], "total_ms": record.finished_at - record.submitted_at},
-            "image": vars(record.image),
+            "image": vars(record.image) if record.image else job.value["image"],
             "attempts": record.attempts,
             "submitted_at": _moment(record.submitted_at),
             "finished_at": _moment(record.finished_at),
         }
     )
+
+
+def artifact_type(job: Job, name: str) -> str | None:
+    """The content type of a file that came with a job's result; None if none of this name did."""
+    artifacts = job.value["answer"].get("artifacts", []) if job.state is State.SUCCESS else []
+    return next((str(artifact["content_type"]) for artifact in artifacts if artifact["name"] == name), None)
+
+
+def batch_document(batch: Batch) -> BatchDocument:
+    """What became of each file of a submission."""
+    files = [
+        BatchFile(index=index, filename=entry.filename, job_id=entry.job_id, error=_job_error(entry.error))
+        for index, entry in enumerate(batch.entries)
+    ]
+    return BatchDocument(batch_id=batch.batch_id, task=batch.task, jobs=files)
+
+
+def batch_status(batch: Batch, found: Sequence[Job | AppError]) -> BatchStatus:
+    """Where a batch is; `found` are the jobs of its accepted files, in their order."""
+    jobs = iter(found)
+    entries = [
+        _batched_job(index, entry, next(jobs) if entry.job_id is not None else None)
+        for index, entry in enumerate(batch.entries)
+    ]
+    counts = BatchCounts.model_validate(Counter(str(entry.status) for entry in entries))
+    return BatchStatus(batch_id=batch.batch_id, task=batch.task, counts=counts, jobs=entries)
+
+
+def _batched_job(index: int, entry: BatchEntry, found: Job | AppError | None) -> BatchedJob:
+    status: Literal["refused", "gone"] | Status = "refused" if found is None else "gone"
+    progress, error = None, entry.error
+    if isinstance(found, Job):
+        status, progress, error = status_of(found.state), found.progress, found.error
+    elif found is not None:
+        error = ErrorDescription(found.code, found.message, found.retryable)
+    return BatchedJob(
+        index=index,
+        filename=entry.filename,
+        job_id=entry.job_id,
+        status=status,
+        progress=progress,
+        error=_job_error(error),
+        urls=None if entry.job_id is None else _urls(entry.job_id),
+    )
+
+
+def batch_url(batch_id: str) -> str:
+    """Where a batch's status is, relative to the service."""
+    return f"/batches/{batch_id}"
+
+
+def _urls(job_id: str) -> JobUrls:
+    return JobUrls(status=status_url(job_id), result=f"/result/{job_id}")
+
+
+def _job_error(error: ErrorDescription | None) -> JobError | None:
+    return None if error is None else JobError(code=error.code, message=error.message, retryable=error.retryable)
 
 
 def status_url(job_id: str) -> str:

@@ -7,17 +7,17 @@ from typing import Any
 
 import redis.asyncio as aioredis
 
-from app import broker, keys
+from app import broker, keys, registry
 from app.broker import Messages, Priority
 from app.changes import Changes
 from app.config import Settings
 from app.documents import Job
-from app.errors import JobGone, JobNotFound
-from app.registry import ImageFacts, JobRecord, now_ms
+from app.errors import BatchNotFound, JobGone, JobNotFound
+from app.registry import Batch, ImageFacts, JobRecord, now_ms
 from app.states import State
 from app.tasks.base import Options, Task
 
-_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,19 @@ class Work:
     priority: Priority
 
 
+@dataclass(frozen=True)
+class Picture:
+    """What is to be worked on: an upload that is stored, or a URL from which a worker stores it."""
+
+    #: Where it is, or will be, relative to the storage root.
+    path: str
+    #: What the client calls it.
+    filename: str | None
+    #: None until it has been fetched.
+    facts: ImageFacts | None = None
+    url: str | None = None
+
+
 class Jobs:
     """All that a client can do with jobs. Every call raises `redis.RedisError` when Redis is away."""
 
@@ -40,25 +53,49 @@ class Jobs:
         self._changes = changes
         self._settings = settings
 
-    async def submit(self, work: Work, *, job_id: str, path: str, filename: str | None, image: ImageFacts) -> Job:
-        """Accept a stored upload as a job. When this returns, the record and the message are in Redis."""
+    async def submit(self, work: Work, picture: Picture, *, job_id: str) -> Job:
+        """Accept a picture as a job. When this returns, the record and the message are in Redis."""
+        record = self._record(work, picture, job_id=job_id)
+        (ahead,) = await self._enqueue([record])
+        return Job(record=record, state=State.PENDING, value={}, position=ahead)
+
+    async def submit_batch(self, batch: Batch, work: Work, pictures: dict[str, Picture]) -> None:
+        """Accept a batch and its pictures, by job id. When this returns, all of it is in Redis; or nothing, if not."""
+        await self._enqueue([self._record(work, picture, job_id=job_id) for job_id, picture in pictures.items()], batch)
+
+    async def get_batch(self, batch_id: str) -> Batch:
+        """A batch. Raises `BatchNotFound`."""
+        said: Any = await self._redis.get(keys.batch(batch_id)) if _ID.fullmatch(batch_id) else None
+        if said is None:
+            raise BatchNotFound(BatchNotFound.SENTENCE)
+        return Batch.from_text(batch_id, said)
+
+    def _record(self, work: Work, picture: Picture, *, job_id: str) -> JobRecord:
         now = now_ms()
-        record = JobRecord(
+        return JobRecord(
             job_id=job_id,
             task=work.task.name,
             model=work.model,
             priority=work.priority,
-            path=path,
-            filename=filename,
+            path=picture.path,
+            filename=picture.filename,
+            url=picture.url,
             options=work.options.model_dump(mode="json"),
-            image=image,
+            image=picture.facts,
             submitted_at=now,
             updated_at=now,
             expires_at=now + self._settings.open_ttl * 1000,
         )
-        message = self._messages.encode(record)
-        ahead = await broker.enqueue(self._redis, record, message, tombstone_ttl_s=self._settings.tombstone_ttl)
-        return Job(record=record, state=State.PENDING, value={}, position=ahead)
+
+    async def _enqueue(self, records: list[JobRecord], batch: Batch | None = None) -> list[int]:
+        messages = [(record, self._messages.encode(record)) for record in records]
+        return await broker.enqueue(
+            self._redis,
+            messages,
+            tombstone_ttl_s=self._settings.tombstone_ttl,
+            batch=batch,
+            batch_ttl_s=self._settings.batch_ttl,
+        )
 
     async def get(self, job_id: str) -> Job:
         """A job as it is now. Raises `JobNotFound`, `JobGone`."""
@@ -77,6 +114,17 @@ class Jobs:
             lanes, *found = await pipeline.execute()
         pairs = zip(job_ids, found[::2], found[1::2], strict=True)
         return [_join(job_id, fields, meta, lanes) for job_id, fields, meta in pairs]
+
+    async def erase(self, job_id: str) -> str:
+        """Make a job gone. Returns the path of its upload, whose removal is left to the caller.
+
+        A run of it is fenced out at its next step; its message finds nothing to start. Raises `JobNotFound`, `JobGone`.
+        """
+        job = await self.get(job_id)
+        erased = await registry.erase(self._redis, job_id, tombstone_ttl_s=self._settings.tombstone_ttl)
+        if not erased:  # somebody else was faster
+            raise JobGone(JobGone.SENTENCE)
+        return job.record.path
 
     async def next_change(self, job_id: str, *, timeout_s: float) -> Job:
         """A job after its next change, or as it is when the time is up; at once if it has ended."""
@@ -97,7 +145,7 @@ class Jobs:
 
 
 def _join(job_id: str, fields: dict[str, str], meta: str | None, lanes: dict[str, str]) -> Job | JobNotFound | JobGone:
-    if not fields or not _JOB_ID.fullmatch(job_id):
+    if not fields or not _ID.fullmatch(job_id):
         return JobNotFound(JobNotFound.SENTENCE)
     gone = JobGone(JobGone.SENTENCE)
     if int(fields["expires_at"]) <= now_ms():

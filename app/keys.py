@@ -4,6 +4,7 @@ r"""Every Redis key, and how long it lives.
 |---|---|---|
 | `job:{id}` | the job's record, a hash | until its `expires_at` + `TOMBSTONE_TTL` |
 | `celery-task-meta-{id}` | its state and result, as Celery reads them | until its `expires_at` |
+| `batch:{id}` | a batch: its files and the ids of their jobs, JSON | as long as its last job may |
 | `run:{id}` | the token of the process that runs it | `LOCK_TTL_S`, renewed while it runs |
 | `change:{id}` | pub/sub: a word at every state write | not stored |
 | `{queue}`, `{queue}\x06\x165` | the lanes of a queue: messages, as kombu lays them out | until taken |
@@ -35,6 +36,11 @@ CHORES = "chores"
 def job(job_id: str) -> str:
     """The record."""
     return f"job:{job_id}"
+
+
+def batch(batch_id: str) -> str:
+    """A batch."""
+    return f"batch:{batch_id}"
 
 
 def meta(job_id: str) -> str:

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import redis
+import redis.asyncio as aioredis
 from redis.asyncio.client import Pipeline
 
 from app import keys
-from app.errors import JobGone
+from app.errors import ErrorDescription, JobGone
 
 Fields = dict[str, str]
 
@@ -47,8 +48,11 @@ class JobRecord:
     path: str
     #: What the client called the file; shown to it, never used as a path.
     filename: str | None
+    #: Where a worker fetches the picture from; None when it came with the request.
+    url: str | None = None
     options: dict[str, Any]
-    image: ImageFacts
+    #: None for a picture that is fetched by a worker.
+    image: ImageFacts | None
     submitted_at: int
     updated_at: int
     expires_at: int
@@ -65,7 +69,8 @@ class JobRecord:
     def to_fields(self) -> Fields:
         """The hash as Redis holds it: text, JSON where there is structure, nothing for None."""
         fields = asdict(self)
-        fields["options"], fields["image"] = json.dumps(self.options), json.dumps(fields["image"])
+        fields["options"] = json.dumps(self.options)
+        fields["image"] = None if self.image is None else json.dumps(fields["image"])
         return {name: str(value) for name, value in fields.items() if value is not None}
 
     @classmethod
@@ -78,8 +83,9 @@ class JobRecord:
             model=fields.get("model"),
             path=fields["path"],
             filename=fields.get("filename"),
+            url=fields.get("url"),
             options=json.loads(fields["options"]),
-            image=ImageFacts(**json.loads(fields["image"])),
+            image=ImageFacts(**json.loads(fields["image"])) if "image" in fields else None,
             **number,
         )
 
@@ -98,6 +104,47 @@ _INTEGERS = (
 )
 
 
+@dataclass(frozen=True)
+class BatchEntry:
+    """One file of a batch: accepted as a job, or refused for a reason."""
+
+    filename: str | None
+    job_id: str | None
+    error: ErrorDescription | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Files that were submitted together, in their order."""
+
+    batch_id: str
+    task: str
+    entries: tuple[BatchEntry, ...]
+
+    def to_text(self) -> str:
+        """JSON, as Redis holds it."""
+        return json.dumps({"task": self.task, "entries": [asdict(entry) for entry in self.entries]})
+
+    @classmethod
+    def from_text(cls, batch_id: str, text: str) -> Self:
+        """The inverse of `to_text`."""
+        said = json.loads(text)
+        entries = tuple(
+            BatchEntry(
+                filename=entry["filename"],
+                job_id=entry["job_id"],
+                error=ErrorDescription(**entry["error"]) if entry["error"] else None,
+            )
+            for entry in said["entries"]
+        )
+        return cls(batch_id=batch_id, task=said["task"], entries=entries)
+
+
+def add_batch(pipeline: Pipeline, batch: Batch, *, ttl_s: int) -> None:
+    """Queue the write of a batch, on a pipeline of the caller's."""
+    pipeline.set(keys.batch(batch.batch_id), batch.to_text(), ex=ttl_s)
+
+
 def add(pipeline: Pipeline, record: JobRecord, *, tombstone_ttl_s: int) -> None:
     """Queue the writes that make a job exist and index it, on a pipeline of the caller's."""
     key = keys.job(record.job_id)
@@ -114,3 +161,30 @@ def read(client: redis.Redis, job_id: str) -> JobRecord:
     if not fields:
         raise JobGone(JobGone.SENTENCE)
     return JobRecord.from_fields(fields)
+
+
+#: What the client told of the job goes at once; a stub stays, so that the job is known to be gone.
+_ERASE = """
+local expires_at = tonumber(redis.call('HGET', KEYS[1], 'expires_at') or 0)
+if expires_at <= tonumber(ARGV[2]) then return 0 end
+redis.call('HSET', KEYS[1], 'expires_at', ARGV[2])
+redis.call('HDEL', KEYS[1], 'filename', 'url', 'options', 'image')
+redis.call('PEXPIREAT', KEYS[1], ARGV[2] + ARGV[3])
+redis.call('DEL', KEYS[2])
+redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('ZREM', KEYS[4], ARGV[1])
+redis.call('ZADD', KEYS[5], ARGV[2], ARGV[1])
+redis.call('PUBLISH', ARGV[4], 'erased')
+return 1
+"""
+
+
+async def erase(client: aioredis.Redis, job_id: str, *, tombstone_ttl_s: int) -> bool:
+    """Make a job one that has expired. False if it has already.
+
+    It stays in the index of those whose files must go, in case its files cannot be removed now.
+    """
+    touched = [keys.job(job_id), keys.meta(job_id), keys.OPEN, keys.RETRIES, keys.EXPIRING]
+    values = [job_id, str(now_ms()), str(tombstone_ttl_s * 1000), keys.change(job_id)]
+    erased: Any = await client.eval(_ERASE, len(touched), *touched, *values)
+    return bool(erased)

@@ -97,6 +97,53 @@ class StatusList(Document):
     jobs: list[StatusDocument | MissingJob]
 
 
+class BatchFile(Document):
+    """What became of one file of a batch."""
+
+    index: int = Field(description="Its place among the files, from 0.")
+    filename: str | None
+    job_id: str | None = Field(description="Null for a file that was refused.")
+    error: JobError | None = Field(description="Why it was refused.")
+
+
+class BatchDocument(Document):
+    """What became of each file of a submission."""
+
+    batch_id: str
+    task: str
+    jobs: list[BatchFile]
+
+
+class BatchedJob(BatchFile):
+    """Where the job of one file of a batch is."""
+
+    status: Status | Literal["refused", "gone"] = Field(description="`gone`: expired or erased.")
+    progress: int | None
+    error: JobError | None = Field(description="Why it was refused, failed or is gone.")
+    urls: JobUrls | None
+
+
+class BatchCounts(Document):
+    """How many files are where; together, all of them."""
+
+    pending: int = 0
+    processing: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    refused: int = 0
+    gone: int = 0
+
+
+class BatchStatus(Document):
+    """Where a batch is."""
+
+    batch_id: str
+    task: str
+    counts: BatchCounts
+    jobs: list[BatchedJob]
+
+
 class ModelInfo(Document):
     """A model that gave, or can give, an answer."""
 
@@ -110,6 +157,7 @@ class Timings(Document):
     """Milliseconds. `total_ms` runs from submission to end; the parts are the last attempt's, each measured alone."""
 
     queued_ms: float = Field(description="From submission to the last attempt's start.")
+    download_ms: float = Field(default=0, description="0 for a picture that came with the request.")
     decode_ms: float
     preprocess_ms: float
     inference_ms: float

@@ -10,6 +10,8 @@ class State(StrEnum):
     PENDING = "PENDING"
     #: A worker process has taken the job and holds its lock.
     STARTED = "STARTED"
+    #: The picture is being fetched from its URL.
+    DOWNLOADING = "DOWNLOADING"
     #: The picture is being decoded and made ready for the network.
     PREPROCESSING = "PREPROCESSING"
     #: The network runs.
@@ -47,6 +49,7 @@ TERMINAL = frozenset({State.SUCCESS, State.FAILURE, State.REVOKED})
 _STATUS = {
     State.PENDING: Status.PENDING,
     State.STARTED: Status.PROCESSING,
+    State.DOWNLOADING: Status.PROCESSING,
     State.PREPROCESSING: Status.PROCESSING,
     State.INFERENCE: Status.PROCESSING,
     State.POSTPROCESSING: Status.PROCESSING,
@@ -59,6 +62,7 @@ _STATUS = {
 #: Where `progress` begins and ends within a state, in percent. It never falls within an attempt.
 _PROGRESS = {
     State.STARTED: (5, 5),
+    State.DOWNLOADING: (6, 9),
     State.PREPROCESSING: (10, 30),
     State.INFERENCE: (40, 85),
     State.POSTPROCESSING: (90, 90),

@@ -1,8 +1,9 @@
 """Files on disk: uploads, streamed in and renamed into place; artifacts, which come with results; both taken out again.
 
 An upload is written as `uploads/incoming/{job_id}.{digits}` and moved to `uploads/{xx}/{job_id}{extension}` once it is
-known to be sound; an artifact is `artifacts/{xx}/{job_id}/{name}`. `xx` are the id's first two digits, so that no folder grows
-without bound. Everything stored has a name of ours and a path relative to the root, and no path leaves the root.
+known to be sound; an artifact is `artifacts/{xx}/{job_id}/{name}`. `xx` are the id's first two digits, so that no
+folder grows without bound. Everything stored has a name of ours and a path relative to the root, and no path leaves
+the root.
 """
 
 import hashlib

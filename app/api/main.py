@@ -5,7 +5,7 @@ Imports no model runtime: this process only takes pictures in and reads Redis.
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
 import redis.asyncio as aioredis
 from fastapi import FastAPI
@@ -21,7 +21,7 @@ from app import tasks
 from app.api import errors
 from app.api.deps import Service
 from app.api.openapi import result_schema, with_nulls
-from app.api.routes import jobs, service
+from app.api.routes import batches, files, jobs, service
 from app.api.routes import tasks as task_routes
 from app.availability import Availability
 from app.broker import CeleryApp, Messages
@@ -60,7 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="Darkroom", version=_VERSION, description=_DESCRIPTION, lifespan=lifespan, redirect_slashes=False
     )
     errors.add_handlers(app)
-    for part in (task_routes, jobs, service):
+    for part in (task_routes, batches, jobs, files, service):
         app.include_router(part.router(tasks.TASKS, settings))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
@@ -87,10 +87,11 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     """FastAPI's document, with the schemas that only our own responses refer to."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        mentioned: list[type[BaseModel]] = [Problem, JobProblem, *(result_schema(task) for task in tasks.TASKS)]
-        _, extra = models_json_schema(
-            [(model, "serialization") for model in mentioned], ref_template="#/components/schemas/{model}"
-        )
+        sent: list[type[BaseModel]] = [Problem, JobProblem, *(result_schema(task) for task in tasks.TASKS)]
+        mentioned: list[tuple[type[BaseModel], Literal["validation", "serialization"]]]
+        mentioned = [(model, "serialization") for model in sent]
+        mentioned += [(task.options, "validation") for task in tasks.TASKS]
+        _, extra = models_json_schema(mentioned, ref_template="#/components/schemas/{model}")
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         for name, schema in extra["$defs"].items():
             schemas.setdefault(name, schema)

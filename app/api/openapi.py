@@ -7,6 +7,7 @@ from pydantic import create_model
 
 from app import errors
 from app.api.errors import PROBLEM_JSON
+from app.api.examples import DETAILS, JOB_ID, RESULT_FIELDS
 from app.broker import Priority
 from app.config import Settings, public_name
 from app.errors import AppError
@@ -14,75 +15,6 @@ from app.schemas import JobProblem, Problem, ResultDocument
 from app.tasks.base import Task
 
 Responses = dict[int | str, dict[str, Any]]
-
-JOB_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
-_STATUS_FIELDS = {
-    "job_id": JOB_ID,
-    "task": "classify",
-    "retry_at": None,
-    "eta_s": None,
-    "coalesced_with": None,
-    "filename": "dog.jpg",
-    "submitted_at": "2026-11-21T10:30:00.120Z",
-    "expires_at": "2026-11-23T10:30:00.120Z",
-    "error": None,
-    "urls": {"status": f"/status/{JOB_ID}", "result": f"/result/{JOB_ID}"},
-}
-PENDING = {
-    **_STATUS_FIELDS,
-    "status": "pending",
-    "state": "PENDING",
-    "progress": 0,
-    "queue_position": 2,
-    "attempts": 0,
-    "started_at": None,
-    "updated_at": "2026-11-21T10:30:00.120Z",
-    "finished_at": None,
-}
-PROCESSING = {
-    **PENDING,
-    "status": "processing",
-    "state": "INFERENCE",
-    "progress": 40,
-    "queue_position": None,
-    "attempts": 1,
-    "started_at": "2026-11-21T10:30:00.131Z",
-    "updated_at": "2026-11-21T10:30:00.142Z",
-}
-_RESULT_FIELDS = {
-    "job_id": JOB_ID,
-    "model": {"name": "models/efficientnet-lite0", "revision": "18df6885ca38", "runtime": "torch", "device": "cpu"},
-    "timings": {
-        "queued_ms": 4,
-        "decode_ms": 4.1,
-        "preprocess_ms": 6.3,
-        "inference_ms": 27.9,
-        "postprocess_ms": 0.2,
-        "total_ms": 45,
-    },
-    "image": {"width": 768, "height": 576, "format": "jpeg", "bytes": 163759, "sha256": "5c8f…"},
-    "attempts": 1,
-    "cached": False,
-    "coalesced_with": None,
-    "submitted_at": "2026-11-21T10:30:00.120Z",
-    "finished_at": "2026-11-21T10:30:00.165Z",
-}
-
-#: One telling sentence for each error, as its detail reads.
-_DETAILS: dict[type[AppError], str] = {
-    errors.BadRequest: "There is no file in the request. Send multipart/form-data with one part named 'file'.",
-    errors.JobNotFound: errors.JobNotFound.SENTENCE,
-    errors.JobFailed: "The job failed: the picture is damaged. Send an intact one.",
-    errors.JobCancelled: "The job was cancelled.",
-    errors.JobGone: errors.JobGone.SENTENCE,
-    errors.FileTooLarge: "The file is larger than 10485760 bytes. Send a smaller one.",
-    errors.UnsupportedImage: "This is no image of a supported format. Send JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.",
-    errors.InvalidImage: "The picture is damaged: its end is missing. Send the whole file.",
-    errors.InvalidOption: "top_k: Input should be less than or equal to 100. See /docs for the options there are.",
-    errors.ModelUnavailable: "The model of classify does not load. Tell the operator, or try later.",
-    errors.InternalError: errors.InternalError.SENTENCE,
-    errors.BrokerUnavailable: errors.BrokerUnavailable.SENTENCE,
-}
 
 
 def problems(*kinds: type[AppError]) -> Responses:
@@ -102,7 +34,7 @@ def problems(*kinds: type[AppError]) -> Responses:
 
 def _problem(kind: type[AppError], *, of_job: bool) -> dict[str, Any]:
     problem = Problem(
-        title=kind.title, status=kind.http_status, detail=_DETAILS[kind], code=kind.code, retryable=kind.retryable
+        title=kind.title, status=kind.http_status, detail=DETAILS[kind], code=kind.code, retryable=kind.retryable
     ).model_dump()
     if not of_job:
         return problem
@@ -144,7 +76,7 @@ def results(tasks: tuple[Task[Any], ...]) -> dict[str, Any]:
     content = {
         "schema": {"anyOf": [{"$ref": f"#/components/schemas/{result_schema(task).__name__}"} for task in tasks]},
         "examples": {
-            task.name: {"value": _example_of({"task": task.name, **task.example, **_RESULT_FIELDS})} for task in tasks
+            task.name: {"value": _example_of({"task": task.name, **task.example, **RESULT_FIELDS})} for task in tasks
         },
     }
     return {
@@ -159,16 +91,17 @@ def header(description: str, kind: str = "string") -> dict[str, Any]:
 
 
 def submission(task: Task[Any], settings: Settings) -> dict[str, Any]:
-    """What a submission sends: a multipart body, and perhaps a preference."""
-    models = [public_name(model) for model in task.models(settings)]
-    options = task.options.model_json_schema()
-    properties = {
-        "file": {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."},
-        **options.get("properties", {}),
-        "model": {"type": "string", "enum": models, "default": models[0]},
-        "priority": {"type": "string", "enum": [name.lower() for name in Priority.__members__], "default": "normal"},
+    """What a submission sends: a form or JSON, and perhaps a preference."""
+    options = _options(task, settings)
+    described = {"type": "string", "format": "binary", "description": f"{_FORMATS}, told by the content."}
+    form = {"type": "object", "required": ["file"], "properties": {"file": described, **options}}
+    uri = {"type": "string", "description": "A data URI in base64 (RFC 2397).", "example": "data:image/png;base64,iV…"}
+    url = {"type": "string", "description": "Where a worker fetches the picture, if `ALLOW_URLS` is set."}
+    json = {
+        "type": "object",
+        "properties": {"image": uri, "url": url, **options},
+        "oneOf": [{"required": ["image"]}, {"required": ["url"]}],
     }
-    schema = {"type": "object", "required": ["file"], "properties": properties}
     prefer = {
         "name": "Prefer",
         "in": "header",
@@ -176,5 +109,31 @@ def submission(task: Task[Any], settings: Settings) -> dict[str, Any]:
         "schema": {"type": "string"},
         "example": "wait=10",
     }
-    body = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
-    return {"parameters": [prefer], "requestBody": body}
+    content = {"multipart/form-data": {"schema": form}, "application/json": {"schema": json}}
+    return {"parameters": [prefer], "requestBody": {"required": True, "content": content}}
+
+
+def batch_submission(task: Task[Any], settings: Settings) -> dict[str, Any]:
+    """What a submission of many files sends."""
+    files = {
+        "type": "array",
+        "items": {"type": "string", "format": "binary"},
+        "maxItems": settings.max_batch_files,
+        "description": f"{_FORMATS}: a part named `file` for each.",
+    }
+    schema = {"type": "object", "required": ["file"], "properties": {"file": files, **_options(task, settings)}}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+_FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
+
+
+def _options(task: Task[Any], settings: Settings) -> dict[str, Any]:
+    """The task's options, and those that every task takes."""
+    models = [public_name(model) for model in task.models(settings)]
+    schema = task.options.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {
+        **schema.get("properties", {}),
+        "model": {"type": "string", "enum": models, "default": models[0]},
+        "priority": {"type": "string", "enum": [name.lower() for name in Priority.__members__], "default": "normal"},
+    }

@@ -1,15 +1,15 @@
 """`run_job`, the body of every Celery task: one attempt at one job.
 
-open the picture and preprocess it (PREPROCESSING) → predict (INFERENCE) → postprocess (POSTPROCESSING) → the returned
-dict, which Celery stores as the result. What leaves the body is an error of ours, which Celery stores as the failure,
-or Ignore or Reject, which store nothing.
+fetch the picture, if a URL was given (DOWNLOADING) → open and preprocess it (PREPROCESSING) → predict (INFERENCE) →
+postprocess (POSTPROCESSING) → the returned dict, which Celery stores as the result. What leaves the body is an error of
+ours, which Celery stores as the failure, or Ignore or Reject, which store nothing.
 """
 
 import logging
 import os
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -17,6 +17,7 @@ from celery import Task as CeleryTask
 from celery.exceptions import Ignore
 
 from app.broker import CeleryApp
+from app.config import Settings
 from app.errors import (
     AppError,
     ModelError,
@@ -26,11 +27,12 @@ from app.errors import (
     TransientError,
     UploadMissing,
 )
-from app.registry import JobRecord, now_ms
+from app.registry import ImageFacts, JobRecord, now_ms
 from app.schemas import file_url
 from app.states import State
 from app.storage import Storage
 from app.tasks.base import Answer, StoredFile, Task
+from app.worker.fetching import fetch_picture
 from app.worker.identity import token_of
 from app.worker.models import Models, choose
 from app.worker.progress import Fenced, Progress
@@ -69,13 +71,14 @@ def run_job(celery_task: CeleryTask, job: Job, loaded: Mapping[str, Any], storag
     request = celery_task.request
     request.run_token = token_of(os.getpid())
     progress = Progress(celery_task.backend, request)
-    attempt = _Attempt(request.id, progress, storage)
+    attempt = _Attempt(request.id, progress, storage, celery_task.app.settings)
     record: JobRecord | None = None
     try:
         record = progress.start()
-        _check_wait(record, celery_task.app.settings.queue_ttl)
+        _check_wait(record, attempt.settings.queue_ttl)
         model = choose(loaded, job.model)
-        answer = _work(job, model, attempt, max_pixels=celery_task.app.settings.max_pixels)
+        image = _fetch(record.url, job, attempt) if record.url else None
+        answer = _work(job, model, attempt)
     except Fenced as lost:
         logger.info("%s, this copy is dropped", lost)
         raise Ignore from None
@@ -87,7 +90,12 @@ def run_job(celery_task: CeleryTask, job: Job, loaded: Mapping[str, Any], storag
     # The two moments are two machines' clocks.
     queued_ms = max(0, (record.started_at or 0) - record.submitted_at)
     timings = {"queued_ms": queued_ms, **progress.timings}
-    return {"model": model.info.model_dump(), "answer": answer.model_dump(mode="json"), "timings": timings}
+    return {
+        "model": model.info.model_dump(),
+        "answer": answer.model_dump(mode="json"),
+        "timings": timings,
+        **({"image": asdict(image)} if image else {}),
+    }
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,7 @@ class _Attempt:
     job_id: str
     progress: Progress
     storage: Storage
+    settings: Settings
 
     def report(self, fraction: float) -> None:
         """Tell how much of the stage is done."""
@@ -108,13 +117,26 @@ class _Attempt:
         return StoredFile(name=name, url=file_url(self.job_id, name), bytes=size)
 
 
-def _work(job: Job, model: Any, attempt: _Attempt, *, max_pixels: int) -> Answer:
+def _fetch(url: str, job: Job, attempt: _Attempt) -> ImageFacts:
+    attempt.progress.enter(State.DOWNLOADING)
+    with attempt.progress.measure("download_ms"):
+        return fetch_picture(
+            url,
+            job_id=attempt.job_id,
+            path=job.path,
+            storage=attempt.storage,
+            settings=attempt.settings,
+            report=attempt.report,
+        )
+
+
+def _work(job: Job, model: Any, attempt: _Attempt) -> Answer:
     task, progress = job.task, attempt.progress
     options = task.options.model_validate(job.options)
     task.check(options, tuple(model.labels.values()))
     progress.enter(State.PREPROCESSING)
     with progress.measure("decode_ms"):
-        image = task.decode(attempt.storage.resolve(job.path), max_pixels=max_pixels)
+        image = task.decode(attempt.storage.resolve(job.path), max_pixels=attempt.settings.max_pixels)
     with progress.measure("preprocess_ms"):
         inputs = task.preprocess(image, model, options)
     progress.enter(State.INFERENCE)

@@ -10,6 +10,7 @@ from app import keys
 from app.api.main import _connect
 from app.broker import CeleryApp, Messages, Priority, enqueue
 from app.config import Settings
+from app.registry import Batch, BatchEntry
 from tests.records import record
 
 
@@ -50,12 +51,15 @@ def test_our_message_is_what_celery_would_have_sent(celery: CeleryApp, client: r
 async def test_a_job_and_its_message_are_written_together(settings: Settings, client: redis.Redis) -> None:
     job, redis_client = record(), _connect(settings)
 
-    ahead = [
-        await enqueue(redis_client, one, f"message of {one.job_id}", tombstone_ttl_s=10) for one in (job, record())
-    ]
+    first = await enqueue(redis_client, [(job, f"message of {job.job_id}")], tombstone_ttl_s=10)
+    others = [(other, f"message of {other.job_id}") for other in (record(), record())]
+    batch = Batch(batch_id="b", task="classify", entries=(BatchEntry(filename=None, job_id=others[0][0].job_id),))
+    together = await enqueue(redis_client, others, tombstone_ttl_s=10, batch=batch, batch_ttl_s=20)
 
     await redis_client.aclose()
-    assert ahead == [0, 1]
+    assert [*first, *together] == [0, 1, 2]
+    assert Batch.from_text("b", str(client.get(keys.batch("b")))) == batch
+    assert client.ttl(keys.batch("b")) == 20
     assert client.lrange(keys.lane("classify", 5), -1, -1) == [f"message of {job.job_id}"]
     assert client.hget(keys.job(job.job_id), "number") == "1"
-    assert client.zcard(keys.OPEN) == client.zcard(keys.EXPIRING) == 2
+    assert client.zcard(keys.OPEN) == client.zcard(keys.EXPIRING) == 3

@@ -1,13 +1,15 @@
-"""Following jobs: their status and their result."""
+"""Following jobs, their status and their result; and erasing them."""
 
+import logging
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator
 from starlette.responses import JSONResponse
 
 from app import errors
-from app.api import openapi
+from app.api import examples, openapi
 from app.api.deps import ServiceDep
 from app.api.errors import render
 from app.config import Settings
@@ -16,6 +18,8 @@ from app.errors import AppError, JobCancelled, JobFailed
 from app.schemas import JobError, MissingJob, ResultDocument, StatusDocument, StatusList
 from app.states import Status, status_of
 from app.tasks.base import Task
+
+logger = logging.getLogger(__name__)
 
 _MAX_IDS = 100
 _RETRY_AFTER_S = 1
@@ -31,7 +35,7 @@ Ids = Annotated[list[str], Query(alias="id", min_length=1, max_length=_MAX_IDS),
 
 
 def router(tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
-    """`GET /status` and `GET /result`."""
+    """`GET /status`, `GET /result` and `DELETE /jobs`."""
     routes = APIRouter(tags=["jobs"])
     schemas = {task.name: openapi.result_schema(task) for task in tasks}
 
@@ -39,7 +43,7 @@ def router(tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
         "/status",
         summary="Where many jobs are.",
         responses={
-            200: openapi.answer("In the order asked for.", {"jobs": [openapi.PROCESSING]}),
+            200: openapi.answer("In the order asked for.", {"jobs": [examples.PROCESSING]}),
             **openapi.problems(errors.InvalidOption),
         },
     )
@@ -52,7 +56,7 @@ def router(tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
         "/status/{job_id}",
         summary="Where a job is.",
         responses={
-            200: openapi.answer("The job as it is now.", openapi.PROCESSING),
+            200: openapi.answer("The job as it is now.", examples.PROCESSING),
             **openapi.problems(errors.JobNotFound, errors.JobGone, errors.InvalidOption),
         },
     )
@@ -70,7 +74,7 @@ def router(tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
             202: {
                 **openapi.answer(
                     "Not ended yet; the status document.",
-                    openapi.PROCESSING,
+                    examples.PROCESSING,
                     headers={"Retry-After": openapi.header("Seconds.", "integer")},
                 ),
                 "model": StatusDocument,
@@ -85,6 +89,22 @@ def router(tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
         jobs = service.jobs
         job = await (jobs.end(job_id, timeout_s=wait) if wait else jobs.get(job_id))
         return _result_answer(job, schemas)
+
+    @routes.delete(
+        "/jobs/{job_id}",
+        summary="Erase a job.",
+        status_code=204,
+        response_class=Response,
+        responses={**openapi.problems(errors.JobNotFound, errors.JobGone)},
+    )
+    async def erase(job_id: str, service: ServiceDep) -> Response:
+        """Its picture, its files and its result go at once; what still runs or waits comes to nothing."""
+        path = await service.jobs.erase(job_id)
+        try:
+            await to_thread.run_sync(service.storage.erase, job_id, path)
+        except OSError:  # the worker's chores find what is left
+            logger.exception("the files of job %s could not be removed", job_id)
+        return Response(status_code=204)
 
     return routes
 

@@ -3,37 +3,31 @@
 import logging
 import re
 import uuid
-from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
-from pydantic import ValidationError
 from redis.exceptions import RedisError
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
-from app import errors, imaging
-from app.api import openapi
+from app import addresses, errors
+from app.api import examples, openapi
 from app.api.deps import Service, ServiceDep
-from app.api.errors import describe_validation
-from app.api.uploads import Form, receive
-from app.broker import Priority
-from app.config import Settings, public_name
+from app.api.submissions import probe_and_keep, work_asked
+from app.api.uploads import receive
+from app.config import Settings
 from app.documents import Job, result_document, status_document, status_url
-from app.errors import AppError, InvalidOption
-from app.jobs import Work
-from app.registry import ImageFacts
+from app.errors import AppError
+from app.jobs import Picture
 from app.schemas import StatusDocument
 from app.states import State
-from app.storage import IncomingUpload
 from app.tasks.base import Task
 
 logger = logging.getLogger(__name__)
 
 _MAX_WAIT_S = 60
-#: As much of a wrong value as is said back.
-_MAX_ECHO = 40
 _PREFER_WAIT = re.compile(r"""(?:^|[,;])\s*wait\s*=\s*"?(\d+)"?\s*(?=$|[,;])""", re.IGNORECASE)
 
 
@@ -78,11 +72,12 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
             },
             202: openapi.answer(
                 "Accepted; follow `urls`.",
-                openapi.PENDING,
+                examples.PENDING,
                 headers=location,
             ),
             **openapi.problems(
                 errors.BadRequest,
+                errors.UrlRefused,
                 errors.FileTooLarge,
                 errors.UnsupportedImage,
                 errors.InvalidImage,
@@ -95,17 +90,22 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
 
 
 async def _accept(request: Request, service: Service, task: Task[Any]) -> Job:
-    """Take the upload in, refuse what is not sound, submit the rest. Whatever goes wrong leaves no file behind."""
-    settings, job_id = service.settings, str(uuid.uuid4())
-    with service.storage.incoming(job_id, max_bytes=settings.max_file_size) as upload:
-        form = await receive(request, upload, max_bytes=settings.max_file_size)
+    """Take the picture in, refuse what is not sound, submit the rest. Whatever goes wrong leaves no file behind."""
+    settings, storage, job_id = service.settings, service.storage, str(uuid.uuid4())
+    with storage.incoming(job_id, max_bytes=settings.max_file_size) as upload:
+        received = await receive(request, upload, storage=storage, settings=settings)
         upload.finish()
-        asked = await _asked(form, task, service)
-        facts, path = await to_thread.run_sync(_probe_and_keep, upload, settings.max_pixels)
+        work = await work_asked(received.options, task, service)
+        if received.url is not None:
+            url = addresses.accept(received.url, settings=settings)
+            picture = Picture(path=storage.upload(job_id, ""), filename=url.filename, url=str(url))
+        else:
+            keep = partial(probe_and_keep, upload, received.filename, max_pixels=settings.max_pixels)
+            picture = await to_thread.run_sync(keep)
     try:
-        return await service.jobs.submit(asked, job_id=job_id, path=path, filename=form.filename, image=facts)
+        return await service.jobs.submit(work, picture, job_id=job_id)
     except BaseException:
-        service.storage.remove(path)
+        storage.remove(picture.path)
         raise
 
 
@@ -116,36 +116,6 @@ async def _end(service: Service, job: Job, *, timeout_s: float) -> Job:
     except (RedisError, AppError) as error:
         logger.warning("job %s could not be waited for: %s", job.record.job_id, error)
         return job
-
-
-def _probe_and_keep(upload: IncomingUpload, max_pixels: int) -> tuple[ImageFacts, str]:
-    info = imaging.probe(upload.path, max_pixels=max_pixels)
-    facts = ImageFacts(
-        width=info.width, height=info.height, format=info.format, bytes=upload.bytes, sha256=upload.sha256
-    )
-    return facts, upload.keep(imaging.EXTENSIONS[info.format])
-
-
-async def _asked(form: Form, task: Task[Any], service: Service) -> Work:
-    """What the fields ask for. Raises `InvalidOption`, or `ModelUnavailable` when nobody can do it."""
-    fields = dict(form.fields)
-    models = [public_name(model) for model in task.models(service.settings)]
-    priorities = {priority.name.lower(): priority for priority in Priority}
-    model = _one_of(models, fields.pop("model"), option="model") if "model" in fields else None
-    priority = priorities[_one_of(priorities, fields.pop("priority", "normal"), option="priority")]
-    try:
-        options = task.options.model_validate(fields)
-    except ValidationError as invalid:
-        raise InvalidOption(describe_validation(invalid.errors())) from None
-    labels = await service.availability.labels(task.name)
-    task.check(options, labels.get(model or models[0], ()))
-    return Work(task=task, model=model, options=options, priority=priority)
-
-
-def _one_of(choices: Iterable[str], asked: str, *, option: str) -> str:
-    if asked not in choices:
-        raise InvalidOption(f"{option}: {asked[:_MAX_ECHO]!r} is not one of: {', '.join(choices)}.")
-    return asked
 
 
 def _wait_asked(headers: Headers) -> int:

@@ -1,0 +1,108 @@
+"""What the OpenAPI document shows: documents and sentences as clients see them."""
+
+from app import errors
+from app.errors import AppError
+
+JOB_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
+_STATUS_FIELDS = {
+    "job_id": JOB_ID,
+    "task": "classify",
+    "retry_at": None,
+    "eta_s": None,
+    "coalesced_with": None,
+    "filename": "dog.jpg",
+    "submitted_at": "2026-11-21T10:30:00.120Z",
+    "expires_at": "2026-11-23T10:30:00.120Z",
+    "error": None,
+    "urls": {"status": f"/status/{JOB_ID}", "result": f"/result/{JOB_ID}"},
+}
+PENDING = {
+    **_STATUS_FIELDS,
+    "status": "pending",
+    "state": "PENDING",
+    "progress": 0,
+    "queue_position": 2,
+    "attempts": 0,
+    "started_at": None,
+    "updated_at": "2026-11-21T10:30:00.120Z",
+    "finished_at": None,
+}
+PROCESSING = {
+    **PENDING,
+    "status": "processing",
+    "state": "INFERENCE",
+    "progress": 40,
+    "queue_position": None,
+    "attempts": 1,
+    "started_at": "2026-11-21T10:30:00.131Z",
+    "updated_at": "2026-11-21T10:30:00.142Z",
+}
+RESULT_FIELDS = {
+    "job_id": JOB_ID,
+    "model": {"name": "models/efficientnet-lite0", "revision": "18df6885ca38", "runtime": "torch", "device": "cpu"},
+    "timings": {
+        "queued_ms": 4,
+        "decode_ms": 4.1,
+        "preprocess_ms": 6.3,
+        "inference_ms": 27.9,
+        "postprocess_ms": 0.2,
+        "total_ms": 45,
+    },
+    "image": {"width": 768, "height": 576, "format": "jpeg", "bytes": 163759, "sha256": "5c8f…"},
+    "attempts": 1,
+    "cached": False,
+    "coalesced_with": None,
+    "submitted_at": "2026-11-21T10:30:00.120Z",
+    "finished_at": "2026-11-21T10:30:00.165Z",
+}
+
+#: One telling sentence for each error, as its detail reads.
+DETAILS: dict[type[AppError], str] = {
+    errors.BadRequest: "There is no file in the request. Send multipart/form-data with one part named 'file'.",
+    errors.UrlRefused: errors.UrlRefused.SENTENCE,
+    errors.JobNotFound: errors.JobNotFound.SENTENCE,
+    errors.BatchNotFound: errors.BatchNotFound.SENTENCE,
+    errors.FileMissing: errors.FileMissing.SENTENCE,
+    errors.RangeNotSatisfiable: "The file has 18342 bytes. Ask for a range of these.",
+    errors.JobFailed: "The job failed: the picture is damaged. Send an intact one.",
+    errors.JobCancelled: "The job was cancelled.",
+    errors.JobGone: errors.JobGone.SENTENCE,
+    errors.FileTooLarge: "The file is larger than 10485760 bytes. Send a smaller one.",
+    errors.UnsupportedImage: "This is no image of a supported format. Send JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.",
+    errors.InvalidImage: "The picture is damaged: its end is missing. Send the whole file.",
+    errors.InvalidOption: "top_k: Input should be less than or equal to 100. See /docs for the options there are.",
+    errors.ModelUnavailable: "The model of classify does not load. Tell the operator, or try later.",
+    errors.InternalError: errors.InternalError.SENTENCE,
+    errors.BrokerUnavailable: errors.BrokerUnavailable.SENTENCE,
+}
+
+
+BATCH_ID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
+_REFUSED = {
+    "index": 1,
+    "filename": "notes.txt",
+    "job_id": None,
+    "error": {"code": "unsupported_image", "message": "The file is no image. Send JPEG or PNG.", "retryable": False},
+}
+BATCH = {
+    "batch_id": BATCH_ID,
+    "task": "classify",
+    "jobs": [{"index": 0, "filename": "dog.jpg", "job_id": JOB_ID, "error": None}, _REFUSED],
+}
+BATCH_STATUS = {
+    "batch_id": BATCH_ID,
+    "task": "classify",
+    "counts": {"pending": 0, "processing": 1, "completed": 0, "failed": 0, "cancelled": 0, "refused": 1, "gone": 0},
+    "jobs": [
+        {
+            "index": 0,
+            "filename": "dog.jpg",
+            "job_id": JOB_ID,
+            "status": "processing",
+            "progress": 40,
+            "error": None,
+            "urls": _STATUS_FIELDS["urls"],
+        },
+        {**_REFUSED, "status": "refused", "progress": None, "urls": None},
+    ],
+}

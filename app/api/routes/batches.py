@@ -1,0 +1,150 @@
+"""Many pictures in one request: each is accepted as a job or refused for its own reason."""
+
+import contextlib
+import uuid
+from functools import partial
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+from starlette.responses import JSONResponse
+
+from app import errors
+from app.api import body, examples, openapi
+from app.api.body import content_type
+from app.api.deps import Service, ServiceDep
+from app.api.multipart import read_form
+from app.api.submissions import probe_and_keep, work_asked
+from app.config import Settings
+from app.documents import batch_document, batch_status, batch_url
+from app.errors import AppError, BadRequest, ErrorDescription, FileTooLarge
+from app.jobs import Picture
+from app.registry import Batch, BatchEntry
+from app.schemas import BatchDocument, BatchStatus
+from app.storage import IncomingUpload
+from app.tasks.base import Task
+
+
+def router(tasks: tuple[Task[Any], ...], settings: Settings) -> APIRouter:
+    """`POST /batches/{task}` for every task, and `GET /batches/{batch_id}`."""
+    routes = APIRouter(tags=["batches"])
+    for task in tasks:
+        _add(routes, task, settings)
+
+    @routes.get(
+        "/batches/{batch_id}",
+        summary="Where the jobs of a batch are.",
+        responses={
+            200: openapi.answer("How many are where, and each of them.", examples.BATCH_STATUS),
+            **openapi.problems(errors.BatchNotFound),
+        },
+    )
+    async def batch(batch_id: str, service: ServiceDep) -> BatchStatus:
+        """Read at one moment: the counts add up to the number of files."""
+        found = await service.jobs.get_batch(batch_id)
+        job_ids = [entry.job_id for entry in found.entries if entry.job_id is not None]
+        return batch_status(found, await service.jobs.get_many(job_ids))
+
+    return routes
+
+
+def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
+    async def submit(request: Request, service: ServiceDep) -> Response:
+        batch = await _accept(request, service, task)
+        return JSONResponse(
+            batch_document(batch).model_dump(mode="json"),
+            status_code=202,
+            headers={"Location": batch_url(batch.batch_id)},
+        )
+
+    routes.add_api_route(
+        f"/batches/{task.name}",
+        submit,
+        methods=["POST"],
+        status_code=202,
+        name=f"{task.name}_batch",
+        summary=f"{task.summary} Many at once.",
+        description=f"Up to {settings.max_batch_files} files in one form, with the options for all of them. Each is "
+        "accepted or refused on its own; what is accepted is accepted together.",
+        response_model=BatchDocument,
+        responses={
+            202: openapi.answer(
+                "Taken in; `jobs` says what became of each file.",
+                examples.BATCH,
+                headers={"Location": openapi.header("The batch's status.")},
+            ),
+            **openapi.problems(errors.BadRequest, errors.FileTooLarge, errors.InvalidOption, errors.ModelUnavailable),
+        },
+        openapi_extra=openapi.batch_submission(task, settings),
+    )
+
+
+async def _accept(request: Request, service: Service, task: Task[Any]) -> Batch:
+    """Take all files in, refuse those that are not sound, submit the others together."""
+    settings, files = service.settings, list[_File]()
+    with contextlib.ExitStack() as stack:
+
+        def new_file(filename: str | None) -> _File:
+            if len(files) >= settings.max_batch_files:
+                raise BadRequest(f"There are more than {settings.max_batch_files} files in the request. Send fewer.")
+            upload = service.storage.incoming(str(uuid.uuid4()), max_bytes=settings.max_file_size)
+            files.append(_File(stack.enter_context(upload), filename))
+            return files[-1]
+
+        kind, header = content_type(request)
+        if kind != "multipart/form-data":
+            raise BadRequest("Send multipart/form-data with each picture as a part named 'file'.")
+        fields = await read_form(header, body.chunks(request, max_bytes=settings.max_batch_bytes), new_file)
+        options = {name: values if len(values) > 1 else values[0] for name, values in fields.items()}
+        work = await work_asked(options, task, service)
+        try:
+            for file in files:
+                await to_thread.run_sync(partial(file.settle, max_pixels=settings.max_pixels))
+            batch = Batch(batch_id=str(uuid.uuid4()), task=task.name, entries=tuple(file.entry() for file in files))
+            pictures = {file.upload.job_id: file.picture for file in files if file.picture is not None}
+            await service.jobs.submit_batch(batch, work, pictures)
+        except BaseException:
+            for file in files:
+                if file.picture is not None:
+                    service.storage.remove(file.picture.path)
+            raise
+    return batch
+
+
+class _File:
+    """One file of the form on its way to be a job, or an error."""
+
+    def __init__(self, upload: IncomingUpload, filename: str | None) -> None:
+        self.upload = upload
+        self.picture: Picture | None = None
+        self._filename = filename
+        self._error: AppError | None = None
+
+    def write(self, chunk: bytes) -> None:
+        """Take some more; what comes after too much is let go by."""
+        if self._error is None:
+            try:
+                self.upload.write(chunk)
+            except FileTooLarge as error:
+                self._error = error
+
+    def finish(self) -> None:
+        """There is no more."""
+        self.upload.finish()
+
+    def settle(self, *, max_pixels: int) -> None:
+        """See whether it is a sound image, and keep it if so."""
+        try:
+            if self._error is None:
+                self.picture = probe_and_keep(self.upload, self._filename, max_pixels=max_pixels)
+        except AppError as error:
+            self._error = error
+
+    def entry(self) -> BatchEntry:
+        """What became of it."""
+        error = self._error
+        return BatchEntry(
+            filename=self._filename,
+            job_id=None if error else self.upload.job_id,
+            error=ErrorDescription(error.code, error.message, error.retryable) if error else None,
+        )

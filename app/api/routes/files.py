@@ -1,0 +1,92 @@
+"""The artifacts of completed jobs, to download."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+from starlette.responses import FileResponse
+from starlette.staticfiles import NotModifiedResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from app import errors
+from app.api import openapi
+from app.api.deps import ServiceDep
+from app.api.errors import render
+from app.config import Settings
+from app.documents import artifact_type
+from app.errors import FileMissing, RangeNotSatisfiable
+from app.tasks.base import Task
+
+_RANGES = "Bytes to send, such as `bytes=0-1023` (RFC 9110)."
+
+
+def router(_tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
+    """`GET /files/{job_id}/{name}`."""
+    routes = APIRouter(tags=["jobs"])
+    whole = {
+        "description": "The file.",
+        "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+        "headers": {"ETag": openapi.header("Changes with the content."), "Accept-Ranges": openapi.header("`bytes`.")},
+    }
+
+    @routes.head("/files/{job_id}/{name}", include_in_schema=False)
+    @routes.get(
+        "/files/{job_id}/{name}",
+        summary="A file that came with a result.",
+        response_class=FileResponse,
+        responses={
+            200: whole,
+            206: {**whole, "description": "The bytes that were asked for."},
+            304: {"description": "The client has it already: `If-None-Match` names it."},
+            **openapi.problems(errors.JobNotFound, errors.FileMissing, errors.JobGone, errors.RangeNotSatisfiable),
+        },
+        openapi_extra={
+            "parameters": [
+                {"name": "Range", "in": "header", "description": _RANGES, "schema": {"type": "string"}},
+                {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}},
+            ]
+        },
+    )
+    async def file(job_id: str, name: str, request: Request, service: ServiceDep) -> Response:
+        """Only what the result lists under `artifacts` is there."""
+        content_type = artifact_type(await service.jobs.get(job_id), name)
+        if content_type is None:
+            raise FileMissing(FileMissing.SENTENCE)
+        path = service.storage.artifact(job_id, name)
+        try:
+            facts = await to_thread.run_sync(os.stat, path)
+        except FileNotFoundError:  # erased since
+            raise FileMissing(FileMissing.SENTENCE) from None
+        answer = _Artifact(path, facts, content_type)
+        # Weak comparison (RFC 9110, 13.1.2), which a proxy's W/ must not defeat.
+        known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+        return NotModifiedResponse(answer.headers) if {answer.headers["etag"], "*"} & set(known) else answer
+
+    return routes
+
+
+class _Artifact(FileResponse):
+    """A file to be saved, not to be run: whatever its bytes look like, it is of the type that it says."""
+
+    def __init__(self, path: Path, facts: os.stat_result, content_type: str) -> None:
+        headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-cache"}
+        super().__init__(path, headers=headers, media_type=content_type, filename=path.name, stat_result=facts)
+        self._bytes = facts.st_size
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it. A range that cannot be served is a problem like any other, which the base class does not know."""
+        refused = False
+
+        async def watched(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                refused = True
+                problem = RangeNotSatisfiable(f"The file has {self._bytes} bytes. Ask for a range of these.")
+                answer = render(problem, headers={"Content-Range": f"bytes */{self._bytes}"})
+                await answer(scope, receive, send)
+            elif not refused:
+                await send(message)
+
+        await super().__call__(scope, receive, watched)

@@ -1,0 +1,70 @@
+"""What submissions of one picture and of many have in common: what is asked for, and what becomes of a file."""
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from pydantic import ValidationError
+
+from app import imaging
+from app.api.deps import Service
+from app.api.errors import describe_validation
+from app.broker import Priority
+from app.config import public_name
+from app.errors import InvalidOption
+from app.jobs import Picture, Work
+from app.registry import ImageFacts
+from app.storage import IncomingUpload
+from app.tasks.base import Options, Task
+
+#: As much of a wrong value as is said back.
+_MAX_ECHO = 40
+
+
+async def work_asked(options: dict[str, Any], task: Task[Any], service: Service) -> Work:
+    """What the options ask for. Raises `InvalidOption`, or `ModelUnavailable` when nobody can do it."""
+    fields = {name: _single(task, name, value) for name, value in options.items()}
+    models = [public_name(model) for model in task.models(service.settings)]
+    priorities = {priority.name.lower(): priority for priority in Priority}
+    model = _one_of(models, fields.pop("model"), option="model") if "model" in fields else None
+    priority = priorities[_one_of(priorities, fields.pop("priority", "normal"), option="priority")]
+    try:
+        validated = task.options.model_validate(fields)
+    except ValidationError as invalid:
+        raise InvalidOption(describe_validation(invalid.errors())) from None
+    labels = await service.availability.labels(task.name)
+    task.check(validated, labels.get(model or models[0], ()))
+    return Work(task=task, model=model, options=validated, priority=priority)
+
+
+def probe_and_keep(upload: IncomingUpload, filename: str | None, *, max_pixels: int) -> Picture:
+    """Put a received file in its place if it is a sound image. Raises as `imaging.probe` does."""
+    info = imaging.probe(upload.path, max_pixels=max_pixels)
+    facts = ImageFacts(
+        width=info.width, height=info.height, format=info.format, bytes=upload.bytes, sha256=upload.sha256
+    )
+    return Picture(path=upload.keep(imaging.EXTENSIONS[info.format]), filename=filename, facts=facts)
+
+
+def _single(task: Task[Any], name: str, value: Any) -> Any:
+    """A value as it came. A form may give several only to an option that takes a list."""
+    if isinstance(value, list) and name not in _lists(task.options):
+        raise InvalidOption(f"The option {name[:_MAX_ECHO]!r} is given more than one value. Give it one.")
+    return value
+
+
+@cache
+def _lists(options: type[Options]) -> frozenset[str]:
+    """The options that take a list."""
+
+    def takes_list(schema: dict[str, Any]) -> bool:
+        return any(part.get("type") == "array" for part in (schema, *schema.get("anyOf", ())))
+
+    properties = options.model_json_schema().get("properties", {})
+    return frozenset(name for name, schema in properties.items() if takes_list(schema))
+
+
+def _one_of(choices: Iterable[str], asked: object, *, option: str) -> str:
+    if not isinstance(asked, str) or asked not in choices:
+        raise InvalidOption(f"{option}: {str(asked)[:_MAX_ECHO]!r} is not one of: {', '.join(choices)}.")
+    return asked
