@@ -66,20 +66,6 @@ class JobNotFound(AppError):
     SENTENCE: ClassVar[str] = "There is no job with this id. Check the id, or submit the image again."
 
 
-class BatchNotFound(NotFound):
-    """No batch has this id, or its jobs have all expired."""
-
-    title = "Batch not found"
-    SENTENCE: ClassVar[str] = "There is no batch with this id. Check the id, or submit the pictures again."
-
-
-class FileMissing(NotFound):
-    """The job has no file of this name."""
-
-    title = "File not found"
-    SENTENCE: ClassVar[str] = "This job has no file of this name. The result lists those there are under 'artifacts'."
-
-
 class RangeNotSatisfiable(AppError):
     """The range of bytes is none of the file's."""
 

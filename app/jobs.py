@@ -12,7 +12,7 @@ from app.broker import Messages, Priority
 from app.changes import Changes
 from app.config import Settings
 from app.documents import Job
-from app.errors import BatchNotFound, JobGone, JobNotFound
+from app.errors import JobGone, JobNotFound, NotFound
 from app.registry import Batch, ImageFacts, JobRecord, now_ms
 from app.states import State
 from app.tasks.base import Options, Task
@@ -64,10 +64,10 @@ class Jobs:
         await self._enqueue([self._record(work, picture, job_id=job_id) for job_id, picture in pictures.items()], batch)
 
     async def get_batch(self, batch_id: str) -> Batch:
-        """A batch. Raises `BatchNotFound`."""
+        """A batch. Raises `NotFound`."""
         said: Any = await self._redis.get(keys.batch(batch_id)) if _ID.fullmatch(batch_id) else None
         if said is None:
-            raise BatchNotFound(BatchNotFound.SENTENCE)
+            raise NotFound("There is no batch with this id. Check the id, or submit the pictures again.")
         return Batch.from_text(batch_id, said)
 
     def _record(self, work: Work, picture: Picture, *, job_id: str) -> JobRecord:

@@ -48,7 +48,7 @@ class Storage:
             raise InternalError(InternalError.SENTENCE)
         return path
 
-    def store_artifact(self, job_id: str, name: str, write: Callable[[BinaryIO], None]) -> int:
+    def store_artifact(self, job_id: str, name: str, write: Callable[[BinaryIO], object]) -> int:
         """Keep a file that `write` fills, whole or not at all. Returns its size in bytes."""
         path = self.artifact(job_id, name)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -42,6 +42,7 @@ RESULT_FIELDS = {
     "model": {"name": "models/efficientnet-lite0", "revision": "18df6885ca38", "runtime": "torch", "device": "cpu"},
     "timings": {
         "queued_ms": 4,
+        "download_ms": 0,
         "decode_ms": 4.1,
         "preprocess_ms": 6.3,
         "inference_ms": 27.9,
@@ -61,8 +62,7 @@ DETAILS: dict[type[AppError], str] = {
     errors.BadRequest: "There is no file in the request. Send multipart/form-data with one part named 'file'.",
     errors.UrlRefused: errors.UrlRefused.SENTENCE,
     errors.JobNotFound: errors.JobNotFound.SENTENCE,
-    errors.BatchNotFound: errors.BatchNotFound.SENTENCE,
-    errors.FileMissing: errors.FileMissing.SENTENCE,
+    errors.NotFound: "There is nothing of this name. Check the address.",
     errors.RangeNotSatisfiable: "The file has 18342 bytes. Ask for a range of these.",
     errors.JobFailed: "The job failed: the picture is damaged. Send an intact one.",
     errors.JobCancelled: "The job was cancelled.",

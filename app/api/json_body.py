@@ -51,7 +51,7 @@ def read(path: Path, upload: IncomingUpload) -> Submission:
 def _decode(image: object) -> bytes:
     start = _DATA_URI.match(image) if isinstance(image, str) else None
     if start is None or not isinstance(image, str):
-        raise BadRequest("'image' is no data URI in base64. Write it as data:image/jpeg;base64,…")
+        raise BadRequest("'image' is no data URI in base64. Begin it with 'data:image/jpeg;base64,'.")
     try:
         # Many encoders break their lines.
         return base64.b64decode(image[start.end() :].translate(_WHITE_SPACE), validate=True)

@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from app import tasks
 from app.api import errors
 from app.api.deps import Service
-from app.api.openapi import result_schema, with_nulls
+from app.api.openapi import result_schema, with_nulls, without_validation_errors
 from app.api.routes import batches, files, jobs, service
 from app.api.routes import tasks as task_routes
 from app.availability import Availability
@@ -95,5 +95,5 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         for name, schema in extra["$defs"].items():
             schemas.setdefault(name, schema)
-        app.openapi_schema = with_nulls(document)
+        app.openapi_schema = with_nulls(without_validation_errors(document))
     return app.openapi_schema

@@ -63,7 +63,7 @@ async def test_a_completed_job_gives_its_result(http: httpx.AsyncClient, backend
     document = answer.json()
     assert answer.status_code == 200
     assert document["predictions"] == RESULT["answer"]["predictions"]
-    assert document["timings"].keys() == {*RESULT["timings"], "total_ms"}
+    assert document["timings"].keys() == {*RESULT["timings"], "download_ms", "total_ms"}
     assert document["image"]["width"] == 8
     assert document["cached"] is False
     status = (await http.get(f"/status/{job_id}")).json()

@@ -118,7 +118,7 @@ async def test_an_option_that_does_not_fit_is_named(
 
 
 BROKEN_BODIES = {
-    "no multipart": (b'{"image": "x"}', "application/json"),
+    "neither form nor JSON": (b"image=x", "application/x-www-form-urlencoded"),
     "no boundary": (b"--x\r\n", "multipart/form-data"),
     "no file": (b'--x\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n5\r\n--x--\r\n', None),
     "no end": (b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nabc', None),
@@ -217,7 +217,7 @@ async def test_a_body_that_goes_on_after_its_end_is_refused(http: httpx.AsyncCli
 async def test_a_client_that_falls_silent_is_let_go(
     http: httpx.AsyncClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.api.uploads._SILENCE_S", 0.05)
+    monkeypatch.setattr("app.api.body._SILENCE_S", 0.05)
 
     async def body() -> Any:
         yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nabc'

@@ -36,7 +36,7 @@ def router(tasks: tuple[Task[Any], ...], settings: Settings) -> APIRouter:
         summary="Where the jobs of a batch are.",
         responses={
             200: openapi.answer("How many are where, and each of them.", examples.BATCH_STATUS),
-            **openapi.problems(errors.BatchNotFound),
+            **openapi.problems(errors.NotFound),
         },
     )
     async def batch(batch_id: str, service: ServiceDep) -> BatchStatus:

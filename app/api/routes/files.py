@@ -16,9 +16,10 @@ from app.api.deps import ServiceDep
 from app.api.errors import render
 from app.config import Settings
 from app.documents import artifact_type
-from app.errors import FileMissing, RangeNotSatisfiable
+from app.errors import NotFound, RangeNotSatisfiable
 from app.tasks.base import Task
 
+_MISSING = "This job has no file of this name. The result lists those there are under 'artifacts'."
 _RANGES = "Bytes to send, such as `bytes=0-1023` (RFC 9110)."
 
 
@@ -40,7 +41,7 @@ def router(_tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
             200: whole,
             206: {**whole, "description": "The bytes that were asked for."},
             304: {"description": "The client has it already: `If-None-Match` names it."},
-            **openapi.problems(errors.JobNotFound, errors.FileMissing, errors.JobGone, errors.RangeNotSatisfiable),
+            **openapi.problems(errors.JobNotFound, errors.NotFound, errors.JobGone, errors.RangeNotSatisfiable),
         },
         openapi_extra={
             "parameters": [
@@ -53,12 +54,12 @@ def router(_tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
         """Only what the result lists under `artifacts` is there."""
         content_type = artifact_type(await service.jobs.get(job_id), name)
         if content_type is None:
-            raise FileMissing(FileMissing.SENTENCE)
+            raise NotFound(_MISSING)
         path = service.storage.artifact(job_id, name)
         try:
             facts = await to_thread.run_sync(os.stat, path)
         except FileNotFoundError:  # erased since
-            raise FileMissing(FileMissing.SENTENCE) from None
+            raise NotFound(_MISSING) from None
         answer = _Artifact(path, facts, content_type)
         # Weak comparison (RFC 9110, 13.1.2), which a proxy's W/ must not defeat.
         known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]

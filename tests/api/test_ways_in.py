@@ -1,0 +1,120 @@
+"""Pictures in JSON: as data URIs, and as URLs for the worker to fetch."""
+
+import base64
+import json
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from app.api.main import create_app
+from app.config import Settings
+from tests.api.test_submit import check_problem, files_in
+from tests.pictures import png
+
+
+def data_uri(content: bytes, *, kind: str = "image/jpeg") -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+async def post(http: httpx.AsyncClient, **members: Any) -> httpx.Response:
+    return await http.post("/classify", json=members)
+
+
+async def test_a_data_uri_is_an_upload_like_any_other(
+    http: httpx.AsyncClient, client: redis.Redis, settings: Settings, dog: bytes
+) -> None:
+    answer = await post(http, image=data_uri(dog), top_k=3, priority="high")
+
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["filename"] is None
+    (upload,) = files_in(settings)
+    assert upload.read_bytes() == dog
+    record: Any = client.hgetall(f"job:{answer.json()['job_id']}")
+    assert json.loads(record["options"])["top_k"] == 3
+    assert record["priority"] == "0"
+    assert json.loads(record["image"])["bytes"] == len(dog)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        data_uri(png(8, 8), kind=""),
+        data_uri(png(8, 8), kind="text/plain;charset=utf-8"),
+        data_uri(png(8, 8)).replace("data:", "DATA:"),
+        "data:image/png;base64," + base64.encodebytes(png(8, 8)).decode(),
+    ],
+)
+async def test_the_content_decides_whatever_the_uri_claims(http: httpx.AsyncClient, uri: str) -> None:
+    assert (await post(http, image=uri)).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "bad_request"),
+        (b"{", "bad_request"),
+        (b"[]", "bad_request"),
+        (b'"image"', "bad_request"),
+        (b"{}", "bad_request"),
+        (b"[" * 100_000, "bad_request"),
+        (b'{"url": "https://a.example/b.jpg", "image": "data:,"}', "bad_request"),
+        (b'{"url": 5}', "bad_request"),
+        (b'{"image": 5}', "bad_request"),
+        (b'{"image": "aGVsbG8="}', "bad_request"),
+        (b'{"image": "data:image/png,hello"}', "bad_request"),
+        (b'{"image": "data:image/png;base64,aGVsbG8"}', "bad_request"),
+        (b'{"image": "data:image/png;base64,a$Vs"}', "bad_request"),
+        (b'{"image": "data:image/png;base64,aGVsbG8=", "threshold": NaN}', "bad_request"),
+        (b'{"image": "data:image/png;base64,aGVsbG8=", "top_k": 1, "top_k": 2}', "invalid_option"),
+        (b'{"image": "data:image/png;base64,aGVsbG8=", "top_k": [1]}', "invalid_option"),
+        (b'{"image": "data:image/png;base64,aGVsbG8=", "colour": "blue"}', "invalid_option"),
+        (b'{"image": "data:image/png;base64,aGVsbG8=", "model": 1}', "invalid_option"),
+        (b'{"image": "data:image/png;base64,aGVsbG8="}', "unsupported_image"),
+        (b'{"image": "data:image/png;base64,"}', "unsupported_image"),
+    ],
+)
+async def test_json_of_another_form_is_refused_and_leaves_nothing(
+    http: httpx.AsyncClient, settings: Settings, body: bytes, code: str
+) -> None:
+    answer = await http.post("/classify", content=body, headers={"Content-Type": "application/json"})
+
+    check_problem(answer, {"bad_request": 400, "invalid_option": 422, "unsupported_image": 415}[code], code)
+    assert files_in(settings) == []
+
+
+async def test_an_image_over_the_limit_is_refused_in_json_too(http: httpx.AsyncClient, settings: Settings) -> None:
+    for size in (settings.max_file_size, 200_001):
+        answer = await post(http, image=data_uri(b"\0" * size))
+
+        check_problem(answer, 413, "file_too_large")
+        assert files_in(settings) == []
+
+
+async def test_a_url_is_refused_where_they_are_switched_off(http: httpx.AsyncClient, client: redis.Redis) -> None:
+    problem = check_problem(await post(http, url="https://example.com/dog.jpg"), 403, "url_refused")
+
+    assert "Send the picture itself" in problem["detail"]
+    assert client.keys("job:*") == []
+
+
+async def test_a_url_becomes_a_job_that_fetches_it(settings: Settings, client: redis.Redis) -> None:
+    client.set("served:classify", "{}")
+    app = create_app(settings.model_copy(update={"allow_urls": True}))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://darkroom") as http,
+    ):
+        answer = await post(http, url="https://example.com/photos/my%20dog.jpg?size=big", top_k=2)
+        refused = await post(http, url="http://2130706433/dog.jpg")
+
+    document = answer.json()
+    assert answer.status_code == 202
+    assert document["filename"] == "my dog.jpg"
+    record: Any = client.hgetall(f"job:{document['job_id']}")
+    assert record["url"] == "https://example.com/photos/my%20dog.jpg?size=big"
+    assert record["path"] == f"uploads/{document['job_id'][:2]}/{document['job_id']}"
+    assert "image" not in record
+    assert files_in(settings) == []
+    check_problem(refused, 403, "url_refused")
