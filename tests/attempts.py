@@ -17,7 +17,7 @@ class FakeAttempt:
     def report(self, fraction: float) -> None:
         self.fractions.append(fraction)
 
-    def store(self, name: str, write: Callable[[BinaryIO], None]) -> StoredFile:
+    def store(self, name: str, write: Callable[[BinaryIO], object]) -> StoredFile:
         buffer = io.BytesIO()
         write(buffer)
         self.files[name] = buffer.getvalue()

@@ -14,9 +14,11 @@ from app.errors import TransientError
 from app.schemas import ModelInfo
 from app.tasks.base import Answer, Attempt, Loader, Options, Task
 
+#: To the fake worker, a name that leads where clouds keep the secrets of their machines.
+METADATA_NAME = "pictures.test"
+
 #: While this file is in the storage root, `loads` does not load.
 FAIL_TO_LOAD = "fail-to-load"
-
 
 #: Left in the storage root by a `sleep` that has come to its end.
 SLEPT = "slept"
@@ -73,6 +75,18 @@ class Sleep(Echo):
             attempt.report(elapsed / options.seconds)
             time.sleep(0.05)
         (Path(os.environ["STORAGE_ROOT"]) / SLEPT).touch()
+        return inputs
+
+
+class Stores(Sleep):
+    """Keeps a file before it works, and one after each step."""
+
+    name = "stores"
+
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, attempt: Attempt) -> Image.Image:
+        for number in range(options.times):
+            attempt.store(f"file-{number}.bin", lambda file: file.write(b"kept"))
+            super().predict(inputs, model, options, attempt)
         return inputs
 
 
@@ -152,6 +166,7 @@ class Loads(Echo):
 FAKES: tuple[Task[Any], ...] = (
     Echo(),
     Sleep(),
+    Stores(),
     Flaky(),
     Fails(),
     Allocates(),

@@ -122,7 +122,7 @@ class Attempt(Protocol):
     def report(self, fraction: float) -> None:
         """Tell how much of the prediction is done, from 0 to 1."""
 
-    def store(self, name: str, write: Callable[[BinaryIO], None]) -> StoredFile:
+    def store(self, name: str, write: Callable[[BinaryIO], object]) -> StoredFile:
         """Keep a file with the result: `write` fills it, and it is there whole or not at all.
 
         `name` is lower case, such as `image.webp`; a second file of the same name replaces the first.

@@ -21,6 +21,10 @@ _REPORT_EVERY_S = 0.2
 class Fenced(Exception):
     """The job is no longer ours: it ended, it was erased, or another process runs it."""
 
+    def __init__(self, job_id: str, outcome: Write) -> None:
+        super().__init__(f"job {job_id} is {outcome}")
+        self.outcome = outcome
+
 
 class Progress:
     """One attempt at a job, as seen from outside."""
@@ -38,7 +42,7 @@ class Progress:
         first = {"progress": progress_in(State.STARTED)}
         outcome, record = self._backend.start(self._request.id, first, request=self._request)
         if record is None:
-            raise Fenced(f"job {self._request.id} is {outcome}")
+            raise Fenced(self._request.id, outcome)
         return record
 
     def enter(self, state: State) -> None:
@@ -68,4 +72,4 @@ class Progress:
             logger.warning("job %s: progress was not stored: %s", job_id, error)
             return
         if outcome is not Write.STORED:
-            raise Fenced(f"job {job_id} is {outcome}")
+            raise Fenced(job_id, outcome)

@@ -16,6 +16,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Task as CeleryTask
 from celery.exceptions import Ignore
 
+from app.backend import Write
 from app.broker import CeleryApp
 from app.config import Settings
 from app.errors import (
@@ -81,6 +82,8 @@ def run_job(celery_task: CeleryTask, job: Job, loaded: Mapping[str, Any], storag
         answer = _work(job, model, attempt)
     except Fenced as lost:
         logger.info("%s, this copy is dropped", lost)
+        if lost.outcome is Write.GONE:  # what was stored since it was erased
+            storage.erase(request.id, job.path)
         raise Ignore from None
     except Exception as error:  # noqa: BLE001  # whatever a task raises ends as an error of ours
         failure = _sorted(error, request.id)
@@ -111,7 +114,7 @@ class _Attempt:
         """Tell how much of the stage is done."""
         self.progress.report(fraction)
 
-    def store(self, name: str, write: Callable[[BinaryIO], None]) -> StoredFile:
+    def store(self, name: str, write: Callable[[BinaryIO], object]) -> StoredFile:
         """Keep a file with the result."""
         size = self.storage.store_artifact(self.job_id, name, write)
         return StoredFile(name=name, url=file_url(self.job_id, name), bytes=size)
