@@ -6,7 +6,7 @@ from tests.processes import Installation, wait_for
 
 
 def files_of(service: Installation, job_id: str) -> list[Path]:
-    return [path for path in service.storage.glob(f"*/*/{job_id}*")]
+    return list(service.storage.glob(f"*/*/{job_id}*"))
 
 
 def test_a_job_that_waits_is_not_started(service: Installation, picture: bytes) -> None:

@@ -17,8 +17,8 @@ HERE = "127.0.0.2"
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    allowed = {"ALLOW_URLS": "true", "URL_ALLOW_NETWORKS": f"{HERE}/32", "TASK_MAX_RETRIES": "1"}
-    with installation(tmp_path_factory.mktemp("urls"), **allowed) as service:
+    folder = tmp_path_factory.mktemp("urls")
+    with installation(folder, ALLOW_URLS="true", URL_ALLOW_NETWORKS=f"{HERE}/32", TASK_MAX_RETRIES="1") as service:
         service.start_api()
         service.start_worker()
         yield service
