@@ -5,9 +5,10 @@ from typing import Any
 from app.config import Settings
 from app.tasks.base import Task
 from app.tasks.classify import Classify
+from app.tasks.detect import Detect
 
 #: Every task, by this one list.
-TASKS: tuple[Task[Any], ...] = (Classify(),)
+TASKS: tuple[Task[Any], ...] = (Classify(), Detect())
 
 if len({task.name for task in TASKS}) != len(TASKS):
     raise TypeError("two tasks have the same name")

@@ -40,7 +40,11 @@ class TorchNetwork:
         self._network = network.to(self._device).eval()
         self.labels: Mapping[int, str] = network.config.id2label
         self.info = ModelInfo(name=source.name, revision=source.revision, runtime="torch", device=str(self._device))
-        self.predict(self.preprocess(Image.new("RGB", (_WARM_UP_SIDE, _WARM_UP_SIDE))))
+        self.warm_up(Image.new("RGB", (_WARM_UP_SIDE, _WARM_UP_SIDE)))
+
+    def warm_up(self, image: Image.Image) -> None:
+        """A first prediction, which takes longer than others and shows what does not work. Raises what that raises."""
+        self.predict(self.preprocess(image))
 
     def preprocess(self, image: Image.Image) -> Any:
         """An upright RGB picture as `pixel_values` of shape [1, 3, height, width] on the device."""

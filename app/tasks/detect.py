@@ -1,0 +1,160 @@
+"""`detect`: what is in a picture and where, best first."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, BeforeValidator, Field
+
+from app.config import Settings
+from app.errors import InvalidOption
+from app.tasks.base import Answer, Attempt, Detection, Detector, Loader, Options, Task
+
+#: Boxes are told to this many digits after the point: a pixel of the network's input is rarely less.
+_BOX_DIGITS = 1
+_SCORE_DIGITS = 4
+_SUGGESTIONS = 3
+
+
+def _split(value: object) -> object:
+    """A form has no lists: there, commas separate."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class DetectOptions(Options):
+    """How sure the model must be, and of what."""
+
+    threshold: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=1,
+            description="Leave out objects that score lower. Without it the model's usual one holds: "
+            "0.4 for the model that ships with the service, 0.5 for others.",
+        ),
+    ] = None
+    labels: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=100)], ...],
+        BeforeValidator(_split),
+        Field(
+            max_length=100,
+            description="Only these; `found` then says of each whether it is there. In a form, commas separate them.",
+        ),
+    ] = ()
+    max_detections: Annotated[int, Field(ge=1, le=100, description="At most this many predictions.")] = 100
+
+
+class Box(BaseModel):
+    """Pixels of the upright picture, from its upper left corner."""
+
+    xmin: float = Field(ge=0)
+    ymin: float = Field(ge=0)
+    xmax: float
+    ymax: float
+
+
+class DetectedObject(BaseModel):
+    """One object, and how sure the model is of it."""
+
+    label: str
+    score: float = Field(ge=0, le=1)
+    box: Box
+
+
+class DetectAnswer(Answer):
+    """Best first."""
+
+    predictions: list[DetectedObject]
+    found: dict[str, bool] | None = Field(
+        default=None, description="Whether each of the `labels` asked for is in the picture; null when none were."
+    )
+
+
+@dataclass(frozen=True)
+class Sized:
+    """What goes into or came out of the network, with the size in pixels of the picture that boxes refer to."""
+
+    data: Any
+    width: int
+    height: int
+
+
+class Detect(Task[Detector]):
+    """Object detection with NanoDet-g or any network that `AutoModelForObjectDetection` loads."""
+
+    name = "detect"
+    summary = "Find objects in a picture."
+    options = DetectOptions
+    answer = DetectAnswer
+    example: ClassVar[dict[str, Any]] = {
+        "predictions": [
+            {"label": "dog", "score": 0.6758, "box": {"xmin": 130.2, "ymin": 213.2, "xmax": 328.5, "ymax": 535.4}}
+        ],
+        "found": {"dog": True, "cat": False},
+    }
+
+    def models(self, settings: Settings) -> tuple[str, ...]:
+        """The configured detectors."""
+        return settings.detect_model
+
+    def sources(self, settings: Settings) -> tuple[str, ...]:
+        """All of them are folders or hub ids."""
+        return settings.detect_model
+
+    def load(self, loader: Loader, model: str) -> Detector:
+        """One of the detectors."""
+        return loader.detector(model)
+
+    def check(self, options: DetectOptions, labels: Sequence[str]) -> None:
+        """Refuse labels that the model does not give, with those it may be mistaken for."""
+        unknown = [label for label in options.labels if label not in labels]
+        if labels and unknown:
+            raise InvalidOption(f"labels: {unknown[0]!r} is no label of this model. {_suggestion(unknown[0], labels)}")
+
+    def preprocess(self, image: Image.Image, model: Detector, options: DetectOptions) -> Sized:
+        """The network's own image processor does it."""
+        return Sized(model.preprocess(image), width=image.width, height=image.height)
+
+    def predict(self, inputs: Sized, model: Detector, options: DetectOptions, attempt: Attempt) -> Sized:
+        """The network's output, float32 arrays by name."""
+        outputs: Mapping[str, np.ndarray] = model.predict(inputs.data)
+        return Sized(outputs, width=inputs.width, height=inputs.height)
+
+    def postprocess(self, outputs: Sized, model: Detector, options: DetectOptions) -> DetectAnswer:
+        """The best `max_detections` of those whose label was asked for."""
+        detections = model.detections(
+            outputs.data, threshold=options.threshold, width=outputs.width, height=outputs.height
+        )
+        predictions = [
+            predicted for predicted in _rounded(detections) if not options.labels or predicted.label in options.labels
+        ]
+        seen = {predicted.label for predicted in predictions}
+        return DetectAnswer(
+            predictions=predictions[: options.max_detections],
+            found={label: label in seen for label in options.labels} if options.labels else None,
+        )
+
+
+def _rounded(detections: Iterable[Detection]) -> list[DetectedObject]:
+    """As they are told. A box that rounding leaves without extent is left out: there is nothing to see in it."""
+    objects = []
+    for detection in detections:
+        sides = (detection.xmin, detection.ymin, detection.xmax, detection.ymax)
+        xmin, ymin, xmax, ymax = (round(side, _BOX_DIGITS) for side in sides)
+        if xmin < xmax and ymin < ymax:
+            box = Box(xmin=xmin, ymin=ymin, xmax=xmax, ymax=ymax)
+            objects.append(DetectedObject(label=detection.label, score=round(detection.score, _SCORE_DIGITS), box=box))
+    return objects
+
+
+def _suggestion(unknown: str, labels: Sequence[str]) -> str:
+    """The labels most like an unknown one, whatever their case; or, if none is, some as examples."""
+    spellings = {label.lower(): label for label in labels}
+    near = [repr(spellings[each]) for each in get_close_matches(unknown.lower(), spellings, n=_SUGGESTIONS)]
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    some = ", ".join(repr(label) for label in tuple(spellings.values())[:_SUGGESTIONS])
+    return f"It has {len(spellings)}, such as {some}."
