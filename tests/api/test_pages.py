@@ -152,7 +152,8 @@ async def test_a_failed_load_is_told_unless_another_worker_has_it(http: httpx.As
     announce(client, "two", classify=LOADED)
 
     assert (await http.get("/health/ready")).status_code == 200
-    (entry,) = (await http.get("/models")).json()["models"]
+    entries = {entry["task"]: entry for entry in (await http.get("/models")).json()["models"]}
+    entry = entries["classify"]
     assert entry["workers"] == ["two"]
     assert entry["error"] == "OSError: no weights"
 

@@ -38,6 +38,30 @@ def test_a_dog_is_classified(service: Installation) -> None:
     assert result["image"]["format"] == "jpeg"
 
 
+def test_a_dog_is_found_where_there_is_one(service: Installation) -> None:
+    dog, chelsea = (service.submit("detect", PHOTOS / photo, labels="dog") for photo in ("dog.jpg", "chelsea.png"))
+
+    result: Any = service.result(dog)
+
+    assert result["found"] == {"dog": True}
+    assert [prediction["label"] for prediction in result["predictions"]] == ["dog"]
+    assert result["predictions"][0]["box"] == {
+        "xmin": pytest.approx(130, abs=2),
+        "ymin": pytest.approx(213, abs=2),
+        "xmax": pytest.approx(329, abs=2),
+        "ymax": pytest.approx(535, abs=2),
+    }
+    assert result["model"]["name"] == "models/nanodet-g"
+    assert service.result(chelsea)["found"] == {"dog": False}
+
+
+def test_a_label_that_the_model_does_not_give_is_refused(service: Installation) -> None:
+    answer = service.post("detect", PHOTOS / "dog.jpg", labels="dgo")
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_option")
+    assert answer.json()["detail"].startswith("labels: 'dgo' is no label of this model. Did you mean 'dog'")
+
+
 def test_options_are_obeyed(service: Installation) -> None:
     job_id = service.submit("classify", PHOTOS / "coffee.png", top_k=3, threshold=0.5, priority="high")
 
@@ -69,9 +93,9 @@ def test_a_waiting_submission_is_answered_with_the_result(service: Installation)
 
 
 def test_the_models_that_are_loaded_are_listed(service: Installation) -> None:
-    (entry,) = service.http.get("/models").json()["models"]
+    entries = {entry["task"]: entry for entry in service.http.get("/models").json()["models"]}
 
-    assert entry == {
+    assert entries["classify"] == {
         "task": "classify",
         "name": "models/efficientnet-lite0",
         "default": True,
