@@ -15,7 +15,8 @@ from app.config import public_name
 logger = logging.getLogger(__name__)
 
 _REVISION_DIGITS = 12
-_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+#: Configurations, chat templates, vocabularies of tokenizers, weights.
+_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
 
 
 @dataclass(frozen=True)

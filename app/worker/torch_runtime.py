@@ -30,8 +30,8 @@ class TorchNetwork:
 
     def __init__(self, source: Source, *, auto_class: str, settings: Settings) -> None:
         """Load and warm up. Raises whatever transformers raises for a folder it cannot use."""
-        self._device = _device(settings)
-        self._dtype = _dtype(settings, self._device)
+        self._device = device_of(settings)
+        self._dtype = dtype_of(settings, self._device)
         transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._processor = transformers.AutoImageProcessor.from_pretrained(source.folder)  # type: ignore[no-untyped-call]
         network = getattr(transformers, auto_class).from_pretrained(
@@ -63,13 +63,15 @@ class TorchNetwork:
         return {name: value.float().cpu().numpy() for name, value in outputs.items() if torch.is_tensor(value)}
 
 
-def _device(settings: Settings) -> torch.device:
+def device_of(settings: Settings) -> torch.device:
+    """Where networks run."""
     if settings.device != "auto":
         return torch.device(settings.device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _dtype(settings: Settings, device: torch.device) -> torch.dtype:
+def dtype_of(settings: Settings, device: torch.device) -> torch.dtype:
+    """In which numbers networks run on a device."""
     if settings.dtype != "auto":
         return _DTYPES[settings.dtype]
     if device.type == "cuda":
