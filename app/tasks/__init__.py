@@ -4,11 +4,12 @@ from typing import Any
 
 from app.config import Settings
 from app.tasks.base import Task
+from app.tasks.caption import Caption
 from app.tasks.classify import Classify
 from app.tasks.detect import Detect
 
 #: Every task, by this one list.
-TASKS: tuple[Task[Any], ...] = (Classify(), Detect())
+TASKS: tuple[Task[Any], ...] = (Classify(), Detect(), Caption())
 
 if len({task.name for task in TASKS}) != len(TASKS):
     raise TypeError("two tasks have the same name")
