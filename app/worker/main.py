@@ -26,7 +26,8 @@ settings = get_settings()
 try:
     models = Models(settings)
 except ValueError as error:
-    sys.exit(f"Setting WORKER_TASKS={','.join(settings.worker_tasks)!r} cannot be used: {error}.")
+    sys.stderr.write(f"Setting WORKER_TASKS={','.join(settings.worker_tasks)!r} cannot be used: {error}.\n")
+    raise SystemExit(2) from None
 app = CeleryApp(settings, models.tasks)
 storage = Storage(settings.storage_root)
 

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 import pytest
 from pydantic import ValidationError
 
-from app.config import Settings
+from app.config import Settings, public_name
 from tests.processes import ROOT
 
 
@@ -54,19 +54,31 @@ def test_networks_come_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
     assert networks == (ip_network("10.1.0.0/16"), ip_network("fd12::/64"), ip_network("127.0.0.2/32"))
 
 
+def test_models_are_a_list_whose_names_differ() -> None:
+    chosen = load(classify_model=" models/a , team/b@v1 ,").classify_model
+
+    assert chosen == ("models/a", "team/b@v1")
+    assert [public_name(model) for model in ("/srv/models/a", *chosen)] == ["a", "models/a", "team/b"]
+    for bad in ("", " , ", "team/b@v1,team/b@v2", ",".join(f"model{number}" for number in range(9)), "a" * 201):
+        with pytest.raises(ValidationError):
+            load(classify_model=bad)
+
+
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("module", "name", "value"),
     [
-        ("MAX_PIXELS", "many"),
-        ("ALLOW_URLS", "perhaps"),
-        ("URL_ALLOW_NETWORKS", "10.0.0.0/33"),
-        ("URL_ALLOW_NETWORKS", "10.1.0.0/16,10.0.0.1/8"),
-        ("URL_ALLOW_NETWORKS", "localhost"),
+        ("app.api", "MAX_PIXELS", "many"),
+        ("app.api", "CLASSIFY_MODEL", "a@1,a@2"),
+        ("app.api", "ALLOW_URLS", "perhaps"),
+        ("app.api", "URL_ALLOW_NETWORKS", "10.0.0.0/33"),
+        ("app.api", "URL_ALLOW_NETWORKS", "10.1.0.0/16,10.0.0.1/8"),
+        ("app.api", "URL_ALLOW_NETWORKS", "localhost"),
+        ("app.worker.main", "WORKER_TASKS", "classify,clasify"),
     ],
 )
-def test_a_bad_setting_stops_the_start_with_one_line(name: str, value: str) -> None:
+def test_a_bad_setting_stops_the_start_with_one_line(module: str, name: str, value: str) -> None:
     started = subprocess.run(
-        [sys.executable, "-m", "app.api"],
+        [sys.executable, "-m", module],
         env={**os.environ, name: value},
         cwd=ROOT,
         capture_output=True,

@@ -1,6 +1,7 @@
 """Loading: once, remembered, and explained when it fails."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,12 +9,15 @@ from celery.exceptions import Reject
 
 from app import tasks
 from app.announcements import LoadReport
-from app.config import Settings
+from app.config import Settings, public_name
+from app.errors import ModelUnavailable
 from app.tasks.base import Loader
-from app.worker.models import Models
+from app.tasks.classify import Classify
+from app.tasks.detect import Detect
+from app.worker.models import Models, choose
 from app.worker.reports import Reports
 from app.worker.sources import fetch
-from tests.fakes import Echo
+from tests.fakes import Echo, FakeModel
 from tests.processes import ROOT
 
 
@@ -43,6 +47,87 @@ def test_a_failed_load_harms_no_other_task(settings: Settings, monkeypatch: pyte
     with pytest.raises(Reject) as refused:
         models.require(Broken())
     assert refused.value.requeue is True
+
+
+class Choosy(Echo):
+    """Offers two models."""
+
+    name = "choosy"
+
+    def models(self, settings: Settings) -> tuple[str, ...]:
+        return ("/srv/models/first", "team/second@v1")
+
+    def load(self, loader: Loader, model: str) -> Any:
+        return SimpleNamespace(info=FakeModel.info.model_copy(update={"name": public_name(model)}), labels={0: "a"})
+
+
+def test_every_model_of_a_task_is_loaded_and_chosen_by_name(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "TASKS", (Choosy(),))
+
+    models, reports = load(settings)
+
+    assert [(model.info.name, model.labels) for model in reports["choosy"].models] == [("first", 1), ("team/second", 1)]
+    loaded = models.require(Choosy())
+    assert choose(loaded, "team/second").info.name == "team/second"
+    assert choose(loaded, None).info.name == "first"
+    with pytest.raises(ModelUnavailable, match="'third' is no longer offered"):
+        choose(loaded, "third")
+
+
+def test_a_model_that_goes_by_another_name_does_not_load(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Disguised(Echo):
+        def models(self, settings: Settings) -> tuple[str, ...]:
+            return ("real",)
+
+    monkeypatch.setattr(tasks, "TASKS", (Disguised(),))
+
+    assert load(settings)[1]["echo"].error == "ValueError: the model real calls itself fake"
+
+
+def test_only_the_tasks_that_are_set_are_served(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "TASKS", (Choosy(), Echo()))
+
+    _, reports = load(settings.model_copy(update={"worker_tasks": ("echo",)}))
+
+    assert reports.keys() == {"echo"}
+    with pytest.raises(ValueError, match="no task 'ehco', but: choosy, echo"):
+        tasks.served(settings.model_copy(update={"worker_tasks": ("echo", "ehco")}))
+
+
+def test_a_network_that_tasks_share_is_loaded_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = []
+
+    class Sharing(Echo):
+        def sources(self, settings: Settings) -> tuple[str, ...]:
+            return settings.classify_model
+
+        def load(self, loader: Loader, model: str) -> Any:
+            networks.append(loader.classifier(loader.settings.classify_model[0]))
+            return FakeModel()
+
+    class SharingToo(Sharing):
+        name = "too"
+
+    monkeypatch.setattr(tasks, "TASKS", (Sharing(), SharingToo()))
+
+    models, _ = load(settings)
+
+    assert len(networks) == 2
+    assert networks[0] is networks[1]
+    assert models.labels() == {"echo": {}, "too": {}}
+
+
+def test_labels_are_read_from_the_folder(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "TASKS", (Classify(), Detect()))
+    models = Models(settings)
+    models.fetch()
+
+    labels = models.labels()
+
+    assert len(labels["classify"]["models/efficientnet-lite0"]) == 1000
+    assert labels["detect"]["models/nanodet-g"][:2] == ("person", "bicycle")
 
 
 def test_the_reason_of_a_failed_load_is_one_line_without_paths(
