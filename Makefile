@@ -11,7 +11,7 @@ ENGINE = docker info >/dev/null 2>&1 && $(COMPOSE) version >/dev/null 2>&1
 
 .DEFAULT_GOAL := help
 .PHONY: help up down logs ps up-docker down-docker logs-docker ps-docker up-local down-local logs-local ps-local \
-	run-redis run-worker run-api run-flower install install-dev test check lint types floors format clean
+	run-redis run-worker run-api run-flower install install-dev test zoo check lint types floors format clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 test: install-dev ## Run the tests, on a real Redis that they start
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
+zoo: install-dev ## Read the odd images that Pillow is tested with, and count how they end
+	@$(BIN)/python -m tests.zoo
+
 check: lint types floors test ## Lint, types, import floors and tests
 
 lint: install-dev ## Lint and formatting
@@ -96,4 +99,4 @@ format: install-dev ## Format the code
 	@$(BIN)/ruff format .
 
 clean: ## Remove the virtual environment and caches; data stays
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .cache
