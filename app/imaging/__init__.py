@@ -7,6 +7,7 @@ checked, and only then does Pillow open it.
 
 import io
 import mmap
+import os
 import re
 import struct
 import threading
@@ -103,7 +104,7 @@ def _opened(path: Path, *, max_pixels: int, to_decode: bool) -> Iterator[_Opened
     # left to find. It stays as it is all the same, and the lower of the two limits counts.
     if Image.MAX_IMAGE_PIXELS is not None:
         max_pixels = min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
-    with path.open("rb") as file, _mapped(file) as data:
+    with path.open("rb", buffering=0) as raw, _Reader(raw) as file, _mapped(file) as data:
         format_ = _sniff(data)
         outline = read_outline(format_, data)
         _check_sizes(outline.sizes, max_pixels=max_pixels)
@@ -114,6 +115,13 @@ def _opened(path: Path, *, max_pixels: int, to_decode: bool) -> Iterator[_Opened
             image.info.pop("xmp", None)
             exif = image.info.get("exif", b"") if format_ == "avif" else outline.exif
             yield _Opened(format_, image, _TURNS.get(orientation(exif)))
+
+
+class _Reader(io.BufferedReader):
+    """Sets aside no more for a read than the file has: Pillow asks for as much as lies between two strips of a TIFF."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(size if size is None else min(size, os.fstat(self.fileno()).st_size))
 
 
 @contextmanager

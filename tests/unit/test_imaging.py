@@ -5,6 +5,7 @@ import os
 import random
 import struct
 import threading
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable
@@ -315,3 +316,18 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
                 read(path, max_pixels=LIMIT)
 
     assert len(list(folder.iterdir())) == before
+
+
+def test_strips_that_claim_to_lie_gigabytes_apart_take_no_memory(tmp_path: Path) -> None:
+    offsets, lengths = struct.pack("<II", 8, 2**32 - 1), struct.pack("<II", 64, 64)
+    at = len(images.grey_tiff(64, 2, (278, SHORT, 1, 1)))
+    strips = (273, LONG, 2, at), (278, SHORT, 1, 1), (279, LONG, 2, at + len(offsets))
+    path = upload(tmp_path, images.grey_tiff(64, 2, *strips, data=offsets + lengths))
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidImage, match="damaged"):
+            imaging.open_image(path, max_pixels=LIMIT)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
