@@ -121,12 +121,12 @@ def _death(exit_code: int) -> str:
 
 def _serve(connection: Connection, read: Read) -> None:
     """In the subprocess: say that it is ready, then answer for each file."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where libtiff complains of what it then refuses
     warnings.simplefilter("error")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # What can be written (Linux 4.7, setrlimit(2)), not all address space, of which each thread reserves much.
     room = _memory("VmData") + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_DATA, (room, room))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where libtiff complains of what it then refuses
     connection.send("ready")
     while True:
         connection.send(_answer(read, connection.recv()))
