@@ -12,7 +12,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("LA")
     if not image.has_transparency_data:
         return image.convert("RGB")
-    rgba = image.convert("RGBA")
+    # Converting copies even what is RGBA already, and a WebP at the limit has taken most of a gigabyte by now.
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
     paper = Image.new("RGB", image.size, "white")
     paper.paste(rgba, mask=rgba.getchannel("A"))
     return paper

@@ -2,6 +2,7 @@
 
 import ctypes
 import io
+import math
 import os
 import tarfile
 import time
@@ -91,6 +92,19 @@ def test_memory_is_bounded_for_what_a_file_leaves_behind_as_well() -> None:
     assert first.outcome is Outcome.DECODED
     assert 50 * MIB < first.peak_bytes < MEMORY_BYTES
     assert second.outcome is Outcome.CRASHED
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["WEBP", "PNG"])
+def test_the_largest_picture_allowed_is_read_within_the_same_bounds(tmp_path: Path, kind: str) -> None:
+    side = math.isqrt(zoo.MAX_PIXELS)
+    fastest = {"method": 0, "quality": 0, "compress_level": 1}
+    Image.new("RGBA", (side, side), (90, 120, 60, 77)).save(tmp_path / "largest", kind, **fastest)
+
+    (finding,) = examine([tmp_path / "largest"], zoo.look)
+
+    assert (finding.outcome, finding.reason) == (Outcome.DECODED, "")
+    assert side * side * 4 < finding.peak_bytes < MEMORY_BYTES
 
 
 def test_a_file_ends_as_it_would_in_a_job(tmp_path: Path) -> None:
