@@ -43,7 +43,6 @@ _NOT_PUBLIC = (
     IPv4Network("192.0.0.0/24"),  # protocol assignments; one cloud has its metadata here
     IPv4Network("192.88.99.0/24"),  # relays from 6to4, withdrawn
     IPv6Network("2001::/23"),  # protocol assignments, and Teredo, which carries IPv4
-    IPv6Network("2001:db8::/32"),  # documentation
     IPv6Network("2002::/16"),  # 6to4, which carries IPv4
     IPv6Network("3fff::/20"),  # documentation
     IPv4Network("168.63.129.16/32"),  # Azure's host, in public space

@@ -5,8 +5,9 @@ import socketserver
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
+from itertools import takewhile
 from typing import Any
 
 #: Writes the answer to a request for a target.
@@ -28,8 +29,9 @@ class Web:
     def wait_for_the_client_to_leave(self, connection: socket.socket) -> None:
         """Block until it closes its side."""
         connection.settimeout(20)
-        while connection.recv(65536):
-            pass
+        with suppress(ConnectionResetError):  # it left what we sent unread
+            while connection.recv(65536):
+                pass
         self.left.set()
 
 
@@ -55,7 +57,7 @@ def serve(answer: Answer | bytes, *, host: str = "0.0.0.0", tls: ssl.SSLContext 
 
     def _answer(connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as lines:
-            head = [line.decode().rstrip() for line in iter(lines.readline, b"\r\n")]
+            head = [line.decode().rstrip() for line in takewhile(bytes.strip, lines)]
             web.heads.append(head)
             if isinstance(answer, bytes):
                 connection.sendall(answer)
