@@ -87,8 +87,6 @@ def accept(url: str, *, settings: Settings) -> Url:
     """
     if not settings.allow_urls:
         raise UrlRefused("Pictures are not fetched from URLs here. Send the picture itself.")
-    if len(url) > MAX_URL_LENGTH:
-        raise UrlRefused(f"The URL is longer than {MAX_URL_LENGTH} characters. Give a shorter one.")
     if "\\" in url or " " in url or not url.isprintable():
         raise UrlRefused("The URL holds a space, a backslash or a control character. Write it percent-encoded.")
     parts = _URL.fullmatch(url)
@@ -105,7 +103,11 @@ def accept(url: str, *, settings: Settings) -> Url:
         check(host, settings=settings)
     # Only what lies outside ASCII is encoded: the rest is sent as the client wrote it.
     target = quote("/" + (parts["target"] or "").removeprefix("/"), safe=punctuation)
-    return Url(scheme=scheme, host=str(host), port=port, target=target)
+    accepted = Url(scheme=scheme, host=str(host), port=port, target=target)
+    # As it is sent, so that what was accepted once is accepted again.
+    if len(str(accepted)) > MAX_URL_LENGTH:
+        raise UrlRefused(f"The URL is longer than {MAX_URL_LENGTH} characters. Give a shorter one.")
+    return accepted
 
 
 def redirected(url: Url, location: str, *, settings: Settings) -> Url:

@@ -111,8 +111,19 @@ def test_a_refusal_keeps_the_address_to_itself() -> None:
         ("http://a.example#@b.example/", Url("http", "a.example", 80, "/")),
     ],
 )
-def test_a_url_is_taken_apart(url: str, parts: Url) -> None:
+def test_a_url_is_taken_apart_and_accepted_again_as_it_is_written_then(url: str, parts: Url) -> None:
     assert addresses.accept(url, settings=load()) == parts
+    assert addresses.accept(str(parts), settings=load()) == parts
+
+
+def test_a_url_counts_as_long_as_it_is_sent() -> None:
+    beginning = "http://example.com/"
+    rest = addresses.MAX_URL_LENGTH - len(beginning)
+
+    assert len(str(addresses.accept(beginning + "a" * rest, settings=load()))) == addresses.MAX_URL_LENGTH
+    for longer in ("a" * (rest + 1), "ü" * (rest // 6 + 1)):
+        with pytest.raises(UrlRefused, match="longer than 2048"):
+            addresses.accept(beginning + longer, settings=load())
 
 
 @pytest.mark.parametrize(
@@ -171,7 +182,6 @@ def test_a_url_is_taken_apart(url: str, parts: Url) -> None:
         "http://example.com/\u2028",
         "http://example.com/\ud800",
         "http://example.com/\n",
-        "http://example.com/" + "a" * 2048,
     ],
 )
 def test_what_is_no_plain_url_of_a_picture_is_refused(url: str) -> None:
