@@ -48,8 +48,10 @@ class TorchDetector(TorchNetwork):
 
         The network's own image processor reads the output, and has a say in what a score is. Boxes are clamped to the
         picture; those without extent there are left out. Without a `threshold` it is the processor's
-        `default_threshold`, if it has one, or 0.5.
+        `default_threshold`, if it has one, or 0.5. Raises `ArithmeticError` when the output is no numbers, which would
+        pass for an empty picture.
         """
+        self._check(outputs)
         if threshold is None:
             threshold = getattr(self._processor, "default_threshold", _USUAL_THRESHOLD)
         tensors = SimpleNamespace(**{name: torch.from_numpy(array) for name, array in outputs.items()})
@@ -59,9 +61,16 @@ class TorchDetector(TorchNetwork):
         scores, classes, boxes = (np.asarray(found[part]) for part in ("scores", "labels", "boxes"))
         boxes = boxes.reshape(-1, 4).clip(0, (width, height, width, height))
         best = np.argsort(-scores, kind="stable")
-        # Written so that a box of NaNs, which half precision can overflow to, is left out too.
         seen = [index for index in best if (boxes[index, :2] < boxes[index, 2:]).all()]
         return [self._detection(int(classes[index]), float(scores[index]), boxes[index].tolist()) for index in seen]
+
+    def _check(self, outputs: Mapping[str, np.ndarray]) -> None:
+        """Some networks of transformers overflow in half precision, for some pictures or for all."""
+        if any(np.isnan(outputs[name]).any() for name in ("logits", "pred_boxes") if name in outputs):
+            dtype = str(self._dtype).removeprefix("torch.")
+            raise ArithmeticError(
+                f"{self.info.name} computes no numbers in {dtype}: set DTYPE=float32, or choose other weights."
+            )
 
     def _detection(self, index: int, score: float, box: list[float]) -> Detection:
         # Some published configurations name fewer classes than the network has.

@@ -177,7 +177,6 @@ def test_boxes_are_clamped_and_those_without_extent_left_out(folders: Mapping[st
         ([0, 0, 9], [0.5, 0.5, 0.5, 0.5]),  # nothing
         ([7, 0, 0], [0.5, 0.5, 0, 0.5]),  # no width
         ([7, 0, 0], [1.5, 0.5, 0.2, 0.2]),  # outside
-        ([7, 0, 0], [float("nan")] * 4),
     )
 
     found = detector.detections(outputs, threshold=None, width=200, height=100)
@@ -186,6 +185,16 @@ def test_boxes_are_clamped_and_those_without_extent_left_out(folders: Mapping[st
         ("left", 0, 25, 200, 75),
         ("right", 0, 0, pytest.approx(40), pytest.approx(20)),
     ]
+
+
+@pytest.mark.parametrize("query", [([float("nan")] * 3, [0.5] * 4), ([9, 0, 0], [float("nan")] * 4)])
+def test_an_output_of_no_numbers_does_not_pass_for_an_empty_picture(
+    folders: Mapping[str, Path], query: tuple[list[float], list[float]]
+) -> None:
+    detector = load(folders["tiny-detr"], dtype="bfloat16")
+
+    with pytest.raises(ArithmeticError, match=r"tiny-detr computes no numbers in bfloat16: set DTYPE=float32"):
+        detector.detections(outputs_of(([9, 0, 0], [0.5] * 4), query), threshold=None, width=200, height=100)
 
 
 def test_the_usual_threshold_is_a_half(folders: Mapping[str, Path]) -> None:
