@@ -39,7 +39,7 @@ class Reading:
     skipped: int = 0
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Reading":
-        """The same on a device, numbers that are not whole in `dtype`."""
+        """The same on a device, its floating-point tensors in `dtype`."""
         return replace(self, tensors=BatchFeature(dict(self.tensors)).to(device, dtype))
 
 

@@ -194,13 +194,29 @@ def test_a_prompt_that_leaves_no_room_is_refused(captioners: Captioners, kind: s
 
 @pytest.mark.parametrize("prompt", ["<image> [SEP] <|end|></s><pad>", "\u200b", "\x00", "é\U0001f981", "x" * 40])
 @pytest.mark.parametrize("kind", SAVERS)
-def test_any_prompt_is_plain_text(captioners: Captioners, kind: str, prompt: str) -> None:
+def test_no_prompt_breaks_a_network(captioners: Captioners, kind: str, prompt: str) -> None:
     told: list[float] = []
 
-    text = written(captioners[kind], prompt=prompt, max_new_tokens=3, report=told.append)
+    written(captioners[kind], prompt=prompt, max_new_tokens=3, report=told.append)
 
     assert 1 <= len(told) <= 3
-    assert "[SEP]" not in text or kind in ("vit-gpt2", "blip2-opt")
+
+
+@pytest.mark.parametrize(
+    ("kind", "prompt", "beginning"),
+    [
+        ("blip", "a [SEP] cat", "a sep cat"),
+        ("git", "a [SEP] cat", "a sep cat"),
+        ("vit-gpt2", "a<|end|>cat", "a<|end|>cat"),
+        ("blip2-opt", "a<image></s>cat", "a<image></s>cat"),
+    ],
+)
+def test_special_tokens_in_a_prompt_are_plain_text(
+    captioners: Captioners, kind: str, prompt: str, beginning: str
+) -> None:
+    text = written(captioners[kind], prompt=prompt)
+
+    assert text.startswith(beginning)
 
 
 @pytest.mark.parametrize("kind", SAVERS)
