@@ -1,7 +1,7 @@
-"""Images as clients send them: refused early when unsound, decoded to upright RGB when sound.
+"""Images as clients send them: refused early when unsound, decoded upright when sound.
 
-`probe` runs in the API, as a file arrives; `open_image` runs in a worker, later, and takes nothing on trust from it.
-Both go the same way: the format is told from the content, the file is outlined (`outline`), every size is
+`probe` runs in the API, as a file arrives; `open_image` and `open_original` run in a worker, later, and take nothing on
+trust from it. All go the same way: the format is told from the content, the file is outlined (`outline`), every size is
 checked, and only then does Pillow open it.
 """
 
@@ -9,21 +9,19 @@ import io
 import mmap
 import os
 import re
-import struct
-import threading
-import warnings
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from errno import EINVAL
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageCms
+from PIL import Image
 
-from app.errors import InvalidImage, OutOfMemory, UnsupportedImage
-from app.imaging.colour import to_rgb
+from app.errors import InvalidImage, UnsupportedImage
+from app.imaging.colour import to_rgb, with_alpha
+from app.imaging.guard import pillow
+from app.imaging.metadata import Metadata, read_metadata
 from app.imaging.outline import Outline, read_outline
 from app.imaging.tiff import Data, orientation
 
@@ -78,9 +76,42 @@ def open_image(path: Path, *, max_pixels: int) -> Image.Image:
 
 
 @dataclass(frozen=True)
+class Original:
+    """A decoded picture with what its file said of it."""
+
+    #: Of the file; one of `EXTENSIONS`.
+    format: str
+    #: Upright, in mode L, LA, RGB, RGBA or CMYK, 8 bits a channel. Free of the file; its profile is not applied.
+    image: Image.Image
+    metadata: Metadata
+
+
+def open_original(path: Path, *, max_pixels: int, least_size: tuple[int, int]) -> Original:
+    """The picture of a file, first frame, as it is but upright: with its transparency, and apart from its metadata.
+
+    More than 8 bits a channel are scaled down. Where that saves work, which is with JPEG, the picture is decoded
+    smaller than it is, its aspect kept, but no smaller than `least_size`, (width, height) of the upright picture.
+    Raises as `open_image` does.
+    """
+    with _opened(path, max_pixels=max_pixels, to_decode=True) as opened:
+        width, height = least_size
+        opened.image.draft(None, (height, width) if opened.turn in _SIDEWAYS else (width, height))
+        opened.image.load()
+        picture = with_alpha(opened.image)
+        if opened.turn is not None:
+            picture = picture.transpose(opened.turn)
+        elif picture is opened.image:
+            picture = picture.copy()
+        picture.info = {}
+        return Original(format=opened.format, image=picture, metadata=opened.metadata())
+
+
+@dataclass(frozen=True)
 class _Opened:
     format: str
     image: Image.Image
+    #: Reads what the file says beside its pixels.
+    metadata: Callable[[], Metadata]
     #: What makes it upright, if anything must.
     turn: Image.Transpose | None
 
@@ -108,13 +139,14 @@ def _opened(path: Path, *, max_pixels: int, to_decode: bool) -> Iterator[_Opened
         format_ = _sniff(data)
         outline = read_outline(format_, data)
         _check_sizes(outline.sizes, max_pixels=max_pixels)
-        with _pillow():
+        with pillow(otherwise=InvalidImage, message=_DAMAGED):
             image = Image.open(_source(file, data, outline, to_decode=to_decode), formats=[format_])
             _check_sizes([image.size], max_pixels=max_pixels)
+            metadata = partial(read_metadata, format_, data, exif=outline.exif, info=dict(image.info))
             # Pillow turns TIFF itself. Decoding, it would take an orientation from XMP too, which the size leaves out.
             image.info.pop("xmp", None)
             exif = image.info.get("exif", b"") if format_ == "avif" else outline.exif
-            yield _Opened(format_, image, _TURNS.get(orientation(exif)))
+            yield _Opened(format_, image, metadata, _TURNS.get(orientation(exif)))
 
 
 class _Reader(io.BufferedReader):
@@ -176,46 +208,3 @@ def _source(file: BinaryIO, data: Data, outline: Outline, *, to_decode: bool) ->
         return file
     body = outline.body if to_decode else ()
     return io.BytesIO(outline.header + b"".join(data[part] for part in body))
-
-
-#: `catch_warnings` swaps filters that the whole process shares, so two threads must not do it at once.
-_FILTERS = threading.Lock()
-
-
-@contextmanager
-def _pillow() -> Iterator[None]:
-    """Run Pillow on a stranger's file: no warning comes out of it, and no exception but ours or the system's."""
-    with _FILTERS, warnings.catch_warnings():
-        # Pillow warns of odd metadata and of sizes near its own limit: both are checked here, or do no harm.
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        try:
-            yield
-        except MemoryError:
-            raise OutOfMemory("There was not enough memory for this image. Send a smaller one.") from None
-        except _DAMAGE as error:
-            # Pillow's own OSErrors carry no errno. One that does is the system's, a failing disk for instance; only
-            # EINVAL is the file's doing again, which makes Pillow seek to a negative offset.
-            if isinstance(error, OSError) and error.errno not in {None, EINVAL}:
-                raise
-            raise InvalidImage(_DAMAGED) from error
-
-
-#: What the parsers and decoders of Pillow raise on hostile bytes: nearly anything, and none of it says more than
-#: "damaged". Yet not `Exception`, which would also take the interruption of a job for a fault of its image.
-_DAMAGE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    BufferError,
-    EOFError,
-    Image.DecompressionBombError,
-    ImageCms.PyCMSError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)

@@ -1,4 +1,4 @@
-"""From any mode of Pillow to RGB."""
+"""From any mode of Pillow to RGB, or to one of the few modes that keep transparency."""
 
 import numpy as np
 from PIL import Image
@@ -6,20 +6,37 @@ from PIL import Image
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """A copy of a loaded image, of any mode, in mode RGB. Transparency is laid over white; profiles are not applied."""
+    picture = flattened(with_alpha(image))
+    return picture if picture.mode == "RGB" and picture is not image else picture.convert("RGB")
+
+
+def with_alpha(image: Image.Image) -> Image.Image:
+    """A loaded image, of any mode, in mode L, LA, RGB, RGBA or CMYK, 8 bits a channel; itself, if it is in one already.
+
+    Profiles are not applied.
+    """
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
-        return _deep_grey_to_rgb(image)
-    if image.mode == "La":  # greys with premultiplied alpha, for which Pillow has no way to RGBA but this
-        image = image.convert("LA")
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    # Converting copies even what is RGBA already, and a WebP at the limit has taken most of a gigabyte by now.
-    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-    paper = Image.new("RGB", image.size, "white")
-    paper.paste(rgba, mask=rgba.getchannel("A"))
+        return _deep_grey(image)
+    if image.mode == "CMYK":
+        return image
+    if image.mode == "La":  # greys with premultiplied alpha, for which Pillow has no way but this
+        return image.convert("LA")
+    mode = "L" if image.mode in {"1", "L", "LA"} else "RGB"
+    if image.has_transparency_data:
+        mode += "A"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def flattened(picture: Image.Image) -> Image.Image:
+    """What `with_alpha` gave, laid over white; itself, if it has no alpha."""
+    if picture.mode not in {"LA", "RGBA"}:
+        return picture
+    paper = Image.new(picture.mode.removesuffix("A"), picture.size, "white")
+    paper.paste(picture, mask=picture.getchannel("A"))
     return paper
 
 
-def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
+def _deep_grey(image: Image.Image) -> Image.Image:
     """Scale deep greys to 8 bits; Pillow itself would clip them.
 
     Integers that fit in 16 bits have their white at 65535. Floats say nowhere where theirs is, so it is the first of 1,
@@ -33,8 +50,8 @@ def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
     scale = 255 / ((white - black) or 1)
     values *= scale
     values -= black * scale
-    grey = np.rint(values, out=values).astype(np.uint8)
+    grey = Image.fromarray(np.rint(values, out=values).astype(np.uint8))
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        grey[np.asarray(image) == transparent] = 255  # the paper shows through
-    return Image.fromarray(grey).convert("RGB")
+        grey.putalpha(Image.fromarray(np.where(np.asarray(image) == transparent, 0, 255).astype(np.uint8)))
+    return grey

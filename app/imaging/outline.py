@@ -61,7 +61,7 @@ def _jpeg(data: Data) -> Outline:
     header, exif, end = [b"\xff\xd8"], b"", 0
     sizes: list[tuple[int, int]] = []
     scans: list[int] = []
-    for code, start, end in _counted(_jpeg_segments(data)):
+    for code, start, end in _counted(jpeg_segments(data)):
         if code in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, start + 5)
             sizes.append((width, height))
@@ -87,7 +87,7 @@ _JPEG_END, _JPEG_SCAN, _JPEG_APP1 = 0xD9, 0xDA, 0xE1
 _JPEG_KEPT = frozenset(range(0xC0, 0xE0)) | {0xE0, 0xEE}
 
 
-def _jpeg_segments(data: Data) -> Iterator[tuple[int, int, int]]:
+def jpeg_segments(data: Data) -> Iterator[tuple[int, int, int]]:
     """Code, start and end of each segment, up to the end of the image. What follows that, as in MPO, is not walked."""
     end = 2
     while marker := _JPEG_MARKER.search(data, end):
@@ -107,7 +107,7 @@ def _png(data: Data) -> Outline:
     header, exif = [data[:8]], b""
     sizes: list[tuple[int, int]] = []
     body: list[slice] = []
-    for kind, start, end in _counted(_png_chunks(data)):
+    for kind, start, end in _counted(png_chunks(data)):
         if kind == b"IHDR":
             sizes.append(struct.unpack_from(">II", data, start + 8))
         elif kind == b"eXIf":
@@ -129,7 +129,7 @@ def _png(data: Data) -> Outline:
 _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
 
-def _png_chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:
+def png_chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:
     """Type, start and end of each chunk, its length and CRC included, up to IEND (PNG, third edition, 5.3)."""
     kind, end = b"", 8
     while kind != b"IEND":

@@ -1,0 +1,57 @@
+"""What stands between Pillow and the rest: no warning gets out, and no exception but ours or the system's."""
+
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EINVAL
+
+from PIL import Image, ImageCms
+
+from app.errors import AppError, OutOfMemory
+
+#: What the parsers and codecs of Pillow raise on hostile bytes: nearly anything, and none of it says more than
+#: "damaged". Yet not `Exception`, which would also take the interruption of a job for a fault of its image.
+DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    Image.DecompressionBombError,
+    ImageCms.PyCMSError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+#: `catch_warnings` swaps filters that the whole process shares, so two threads must not do it at once.
+_FILTERS = threading.Lock()
+
+
+@contextmanager
+def pillow(*, otherwise: type[AppError], message: str) -> Iterator[None]:
+    """Run Pillow on what a stranger sent: whatever goes wrong is raised as `otherwise`, with this message.
+
+    Not so `MemoryError`, which becomes `OutOfMemory`, and an `OSError` of the system, which stays as it is.
+    """
+    with _FILTERS, warnings.catch_warnings():
+        # Pillow warns of odd metadata and of sizes near its own limit: both are checked before, or do no harm.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        try:
+            yield
+        except MemoryError:
+            raise OutOfMemory("There was not enough memory for this image. Send a smaller one.") from None
+        except DAMAGE as error:
+            # Pillow's own OSErrors carry no errno. One that does is the system's, a failing disk for instance; only
+            # EINVAL is the file's doing again, which makes Pillow seek to a negative offset.
+            if isinstance(error, OSError) and error.errno not in {None, EINVAL}:
+                raise
+            raise otherwise(message) from error
