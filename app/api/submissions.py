@@ -29,7 +29,7 @@ async def work_asked(options: dict[str, Any], task: Task[Any], service: Service)
     model = _one_of(models, fields.pop("model"), option="model") if "model" in fields else None
     priority = priorities[_one_of(priorities, fields.pop("priority", "normal"), option="priority")]
     try:
-        validated = task.options.model_validate(fields)
+        validated = task.options.model_validate(fields, context=service.settings)
     except ValidationError as invalid:
         raise InvalidOption(describe_validation(invalid.errors())) from None
     labels = await service.availability.labels(task.name)

@@ -7,9 +7,10 @@ from app.tasks.base import Task
 from app.tasks.caption import Caption
 from app.tasks.classify import Classify
 from app.tasks.detect import Detect
+from app.tasks.transform import Transform
 
 #: Every task, by this one list.
-TASKS: tuple[Task[Any], ...] = (Classify(), Detect(), Caption())
+TASKS: tuple[Task[Any], ...] = (Classify(), Detect(), Caption(), Transform())
 
 if len({task.name for task in TASKS}) != len(TASKS):
     raise TypeError("two tasks have the same name")

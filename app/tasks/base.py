@@ -21,7 +21,10 @@ from app.schemas import ModelInfo
 
 
 class Options(BaseModel):
-    """What a client may ask of a task. Unknown names are refused."""
+    """What a client may ask of a task. Unknown names are refused.
+
+    Before a job is queued, validators find the `Settings` in their context.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -173,7 +176,7 @@ class Task(ABC, Generic[M]):
         `labels` are those of the chosen model, none where they are not known. Raises `InvalidOption`.
         """
 
-    def decode(self, path: Path, *, max_pixels: int) -> Any:
+    def decode(self, path: Path, options: Any, *, max_pixels: int) -> Any:
         """The picture of an upload as `preprocess` takes it: upright RGB. Raises as `imaging.open_image` does."""
         return imaging.open_image(path, max_pixels=max_pixels)
 

@@ -139,9 +139,10 @@ def _work(job: Job, model: Any, attempt: _Attempt) -> Answer:
     task.check(options, tuple(model.labels.values()))
     progress.enter(State.PREPROCESSING)
     with progress.measure("decode_ms"):
-        image = task.decode(attempt.storage.resolve(job.path), max_pixels=attempt.settings.max_pixels)
+        image = task.decode(attempt.storage.resolve(job.path), options, max_pixels=attempt.settings.max_pixels)
     with progress.measure("preprocess_ms"):
         inputs = task.preprocess(image, model, options)
+    del image  # the work may need the memory: 50 million pixels take 200 MB
     progress.enter(State.INFERENCE)
     with progress.measure("inference_ms"):
         outputs = task.predict(inputs, model, options, attempt)
