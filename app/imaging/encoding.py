@@ -1,7 +1,7 @@
 """Pictures written as files: the formats, what each can hold, and how it is compressed.
 
-The same picture always gives the same bytes, on whatever machine: no encoder is given threads, since AVIF's splits its
-work, and with it what it writes, by their number.
+The same picture always gives the same bytes, however many cores there are: no encoder is given threads, since AVIF's
+splits its work, and with it what it writes, by their number.
 """
 
 from collections.abc import Callable

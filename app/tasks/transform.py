@@ -124,10 +124,18 @@ class Transform(Task[Pillow]):
                 "name": "image.webp",
                 "url": "/files/0f8fad5b-d9cb-469f-a165-70867728950e/image.webp",
                 "content_type": "image/webp",
-                "bytes": 12_814,
+                "bytes": 13_334,
                 "width": 320,
                 "height": 213,
-            }
+            },
+            {
+                "name": "thumbnail.webp",
+                "url": "/files/0f8fad5b-d9cb-469f-a165-70867728950e/thumbnail.webp",
+                "content_type": "image/webp",
+                "bytes": 1_082,
+                "width": 64,
+                "height": 43,
+            },
         ]
     }
 
