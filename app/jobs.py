@@ -115,16 +115,15 @@ class Jobs:
         pairs = zip(job_ids, found[::2], found[1::2], strict=True)
         return [_join(job_id, fields, meta, lanes) for job_id, fields, meta in pairs]
 
-    async def erase(self, job_id: str) -> str:
-        """Make a job gone. Returns the path of its upload, whose removal is left to the caller.
+    async def erase(self, job_id: str) -> None:
+        """Make a job gone, all but its files, whose removal is left to the caller.
 
         A run of it is fenced out at its next step; its message finds nothing to start. Raises `JobNotFound`, `JobGone`.
         """
-        job = await self.get(job_id)
+        await self.get(job_id)
         erased = await registry.erase(self._redis, job_id, tombstone_ttl_s=self._settings.tombstone_ttl)
         if not erased:  # somebody else was faster
             raise JobGone(JobGone.SENTENCE)
-        return job.record.path
 
     async def next_change(self, job_id: str, *, timeout_s: float) -> Job:
         """A job after its next change, or as it is when the time is up; at once if it has ended."""

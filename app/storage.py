@@ -53,10 +53,13 @@ class Storage:
         path = self.artifact(job_id, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{name}")
-        with partial.open("wb") as file:
-            write(file)
-            size = file.tell()
-        partial.rename(path)
+        try:
+            with partial.open("wb") as file:
+                write(file)
+                size = file.tell()
+            partial.rename(path)
+        finally:
+            partial.unlink(missing_ok=True)
         return size
 
     def artifact(self, job_id: str, name: str) -> Path:
@@ -65,9 +68,11 @@ class Storage:
             raise ValueError(f"{name!r} is no name of an artifact")
         return self.resolve(self._artifacts_of(job_id)) / name
 
-    def erase(self, job_id: str, upload: str) -> None:
-        """Delete all files of a job: its upload, at this relative path, and its artifacts."""
-        self.remove(upload)
+    def erase(self, job_id: str) -> None:
+        """Delete all files of a job, its upload and its artifacts, as far as they are there."""
+        uploads = (self.root / self.upload(job_id, "")).parent
+        for upload in (uploads / job_id, *uploads.glob(f"{job_id}.*")):
+            upload.unlink(missing_ok=True)
         self.remove(self._artifacts_of(job_id))
 
     def remove(self, relative: str) -> None:

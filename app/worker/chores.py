@@ -78,9 +78,7 @@ def erase_expired(client: redis.Redis, storage: Storage) -> int:
 
 
 def _erase(client: redis.Redis, storage: Storage, job_id: str) -> None:
-    path = client.hget(keys.job(job_id), "path")
-    if path:
-        _tried(lambda: storage.erase(job_id, str(path)))
+    _tried(lambda: storage.erase(job_id))
     with client.pipeline(transaction=True) as transaction:
         for index in (keys.OPEN, keys.RETRIES, keys.EXPIRING):
             transaction.zrem(index, job_id)

@@ -83,7 +83,7 @@ def run_job(celery_task: CeleryTask, job: Job, loaded: Mapping[str, Any], storag
     except Fenced as lost:
         logger.info("%s, this copy is dropped", lost)
         if lost.outcome is Write.GONE:  # what was stored since it was erased
-            storage.erase(request.id, job.path)
+            storage.erase(request.id)
         raise Ignore from None
     except Exception as error:  # noqa: BLE001  # whatever a task raises ends as an error of ours
         failure = _sorted(error, request.id)

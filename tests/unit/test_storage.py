@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -74,3 +75,42 @@ def test_old_files_are_listed_wherever_they_are(storage: Storage) -> None:
         os.utime(path, (1000, 1000))
 
     assert sorted(storage.older_than(2000)) == [("abcd", "uploads/ab/abcd.png"), ("left", "uploads/incoming/left")]
+
+
+def test_an_artifact_is_there_whole_or_not_at_all(storage: Storage) -> None:
+    def fail(file: BinaryIO) -> None:
+        file.write(b"half")
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        storage.store_artifact("abcd", "image.webp", fail)
+    assert not storage.artifact("abcd", "image.webp").exists()
+
+    assert storage.store_artifact("abcd", "image.webp", lambda file: file.write(b"whole")) == 5
+    assert storage.store_artifact("abcd", "image.webp", lambda file: file.write(b"another")) == 7
+
+    assert files_in(storage) == [storage.artifact("abcd", "image.webp")]
+    assert storage.artifact("abcd", "image.webp").read_bytes() == b"another"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", ".hidden", "a/b.webp", "../b.webp", "Image.webp", "image", "a.webp\n", "a\0.webp"]
+)
+def test_an_artifact_has_a_name_that_leads_nowhere_else(storage: Storage, name: str) -> None:
+    with pytest.raises(ValueError, match="no name of an artifact"):
+        storage.artifact("abcd", name)
+
+
+def test_all_of_a_job_is_erased_and_nothing_else(storage: Storage) -> None:
+    for job_id, extension in (("abcd", ".png"), ("abce", ".png"), ("abcf", "")):
+        with storage.incoming(job_id, max_bytes=10) as upload:
+            upload.write(b"hello")
+            upload.finish()
+            upload.keep(extension)
+        storage.store_artifact(job_id, "image.webp", lambda file: file.write(b"kept"))
+
+    for job_id in ("abcd", "abcf", "abcd", "none"):
+        storage.erase(job_id)
+
+    assert {path.name for path in files_in(storage)} == {"abce.png", "image.webp"}
+    assert storage.artifact("abce", "image.webp").exists()

@@ -37,11 +37,18 @@ def test_only_jobs_that_are_due_are_published(celery: CeleryApp, client: redis.R
 
 def test_uploads_leave_with_their_record(client: redis.Redis, storage: Storage) -> None:
     expired, gone = add(client, storage, expires_at=now_ms() - 1)
+    forgotten, gone_too = add(client, storage, expires_at=now_ms() - 1)
+    client.delete(keys.job(forgotten.job_id))  # its tombstone's time was over before we came round
     alive, kept = add(client, storage)
+    for job in (expired, alive):
+        storage.store_artifact(job.job_id, "image.webp", lambda file: file.write(b"kept"))
 
-    assert chores.erase_expired(client, storage) == 1
+    assert chores.erase_expired(client, storage) == 2
 
     assert not gone.exists()
+    assert not gone_too.exists()
+    assert not storage.artifact(expired.job_id, "image.webp").parent.exists()
+    assert storage.artifact(alive.job_id, "image.webp").exists()
     assert kept.exists()
     assert client.zrange(keys.EXPIRING, 0, -1) == client.zrange(keys.OPEN, 0, -1) == [alive.job_id]
     assert client.hget(keys.job(expired.job_id), "path"), "the stub stays, for the 410"

@@ -99,9 +99,9 @@ def router(tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
     )
     async def erase(job_id: str, service: ServiceDep) -> Response:
         """Its picture, its files and its result go at once; what still runs or waits comes to nothing."""
-        path = await service.jobs.erase(job_id)
+        await service.jobs.erase(job_id)
         try:
-            await to_thread.run_sync(service.storage.erase, job_id, path)
+            await to_thread.run_sync(service.storage.erase, job_id)
         except OSError:  # the worker's chores find what is left
             logger.exception("the files of job %s could not be removed", job_id)
         return Response(status_code=204)
