@@ -148,7 +148,9 @@ class ModelInfo(Document):
     """A model that gave, or can give, an answer."""
 
     name: str
-    revision: str = Field(description="Commit of a hub model; first digits of the weights' SHA-256 for a folder.")
+    revision: str = Field(
+        description="Commit of a hub model; first digits of the weights' SHA-256 for a folder; version of a library."
+    )
     runtime: str
     device: str
 
