@@ -14,11 +14,11 @@ from urllib.parse import quote, unquote, urljoin
 
 from app.config import Settings
 from app.errors import UrlRefused
+from app.filenames import display_name
 
 Address = IPv4Address | IPv6Address
 
 MAX_URL_LENGTH = 2048
-_MAX_FILENAME = 255
 _PORTS = {"http": 80, "https": 443}
 _URL = re.compile(
     r"(?P<scheme>https?)://"
@@ -74,10 +74,8 @@ class Url:
 
     @property
     def filename(self) -> str | None:
-        """The last part of the path as a name for display, without control characters; None when there is none."""
-        path = unquote(self.target.partition("?")[0]).replace("\\", "/")
-        name = "".join(character for character in path.rpartition("/")[2] if character.isprintable())
-        return name[:_MAX_FILENAME] or None
+        """The last part of the path as a name for display; None when there is none."""
+        return display_name(unquote(self.target.partition("?")[0]))
 
 
 def accept(url: str, *, settings: Settings) -> Url:

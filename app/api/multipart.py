@@ -10,6 +10,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import BadRequest
+from app.filenames import display_name
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -20,7 +21,6 @@ FORM_ALLOWANCE_BYTES = 64 * 1024
 Fields = dict[str, list[str]]
 _MAX_FIELDS = 32
 _MAX_NAME = 64
-_MAX_FILENAME = 255
 _HOW = "Send multipart/form-data with the picture as a part named 'file' and the options as fields beside it."
 
 
@@ -103,7 +103,7 @@ class _Reader:
         self._name = parameters.get(b"name", b"").decode(errors="replace")[:_MAX_NAME]
         self._field, self._file = b"", None
         if self._name == "file":
-            self._file = self._new_file(_clean(parameters.get(b"filename", b"")))
+            self._file = self._new_file(display_name(parameters.get(b"filename", b"").decode(errors="replace")))
             self._files += 1
         elif b"filename" in parameters:
             raise BadRequest(f"A file came as {self._name!r}. Name its part 'file'.")
@@ -127,9 +127,3 @@ class _Reader:
 
     def _on_end(self) -> None:
         self._ended = True
-
-
-def _clean(filename: bytes) -> str | None:
-    """The client's name for the file, without folders or control characters; None when there is none."""
-    name = filename.decode(errors="replace").replace("\\", "/").rpartition("/")[2]
-    return "".join(character for character in name if character.isprintable())[:_MAX_FILENAME] or None
