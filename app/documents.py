@@ -124,7 +124,7 @@ def batch_document(batch: Batch) -> BatchDocument:
         BatchFile(index=index, filename=entry.filename, job_id=entry.job_id, error=_job_error(entry.error))
         for index, entry in enumerate(batch.entries)
     ]
-    return BatchDocument(batch_id=batch.batch_id, task=batch.task, jobs=files)
+    return BatchDocument(batch_id=batch.batch_id, task=batch.task, url=batch_url(batch.batch_id), jobs=files)
 
 
 def batch_status(batch: Batch, found: Sequence[Job | AppError]) -> BatchStatus:

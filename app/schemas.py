@@ -111,6 +111,7 @@ class BatchDocument(Document):
 
     batch_id: str
     task: str
+    url: str = Field(description="Where the jobs are, relative to the service.")
     jobs: list[BatchFile]
 
 

@@ -87,6 +87,7 @@ _REFUSED = {
 BATCH = {
     "batch_id": BATCH_ID,
     "task": "classify",
+    "url": f"/batches/{BATCH_ID}",
     "jobs": [{"index": 0, "filename": "dog.jpg", "job_id": JOB_ID, "error": None}, _REFUSED],
 }
 BATCH_STATUS = {

@@ -37,7 +37,7 @@ async def test_each_file_is_accepted_or_refused_on_its_own(
 
     document = answer.json()
     assert answer.status_code == 202, answer.text
-    assert answer.headers["location"] == f"/batches/{document['batch_id']}"
+    assert answer.headers["location"] == document["url"] == f"/batches/{document['batch_id']}"
     assert [job["index"] for job in document["jobs"]] == list(range(8))
     assert [job["filename"] for job in document["jobs"]] == [f"{index}.jpg" for index in range(8)]
     codes = [job["error"]["code"] if job["error"] else None for job in document["jobs"]]
