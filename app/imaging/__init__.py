@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import AvifImagePlugin, Image
 
 from app.errors import InvalidImage, UnsupportedImage
 from app.imaging.colour import to_rgb, with_alpha
-from app.imaging.guard import pillow
+from app.imaging.guard import bounded_memory, pillow
 from app.imaging.metadata import Metadata, read_metadata
 from app.imaging.outline import Outline, read_outline
 from app.imaging.tiff import Data, orientation
@@ -66,7 +66,7 @@ def open_image(path: Path, *, max_pixels: int) -> Image.Image:
     `probe` does, and `InvalidImage` as well for damage that only decoding shows.
     """
     with _opened(path, max_pixels=max_pixels, to_decode=True) as opened:
-        opened.image.load()
+        _load(opened)
         picture = to_rgb(opened.image)
         if opened.turn is not None:
             picture = picture.transpose(opened.turn)
@@ -96,7 +96,7 @@ def open_original(path: Path, *, max_pixels: int, least_size: tuple[int, int]) -
     with _opened(path, max_pixels=max_pixels, to_decode=True) as opened:
         width, height = least_size
         opened.image.draft(None, (height, width) if opened.turn in _SIDEWAYS else (width, height))
-        opened.image.load()
+        _load(opened)
         picture = with_alpha(opened.image)
         if opened.turn is not None:
             picture = picture.transpose(opened.turn)
@@ -114,6 +114,23 @@ class _Opened:
     metadata: Callable[[], Metadata]
     #: What makes it upright, if anything must.
     turn: Image.Transpose | None
+
+
+#: AVIF decodes in one thread: a worker has a process for each core, and threads' stacks would count as memory.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+#: What decoding AVIF takes at most: by pixel, for 12 bits in four channels, as planes, then as bytes; and in any case.
+_AVIF_BYTES_PER_PIXEL = 32
+_AVIF_BYTES = 32 * 2**20
+
+
+def _load(opened: _Opened) -> None:
+    """Decode. An AVIF's stream can be larger than the file says, and is decoded whole before anybody can tell."""
+    if opened.format != "avif":
+        opened.image.load()
+        return
+    width, height = opened.image.size
+    with bounded_memory(_AVIF_BYTES + _AVIF_BYTES_PER_PIXEL * width * height):
+        opened.image.load()
 
 
 #: How to undo each EXIF orientation (Exif 2.32, 4.6.4 A).

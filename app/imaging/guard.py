@@ -1,5 +1,6 @@
 """What stands between Pillow and the rest: no warning gets out, and no exception but ours or the system's."""
 
+import resource
 import struct
 import threading
 import warnings
@@ -7,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EINVAL
+from pathlib import Path
 
 from PIL import Image, ImageCms
 
@@ -55,3 +57,25 @@ def pillow(*, otherwise: type[AppError], message: str) -> Iterator[None]:
             if isinstance(error, OSError) and error.errno not in {None, EINVAL}:
                 raise
             raise otherwise(message) from error
+
+
+@contextmanager
+def bounded_memory(more_bytes: int) -> Iterator[None]:
+    """Let this process have no more memory than it has, and so much; a codec that wants more gives up.
+
+    For all threads alike, so only where nothing else helps. Linux tells how much it has (proc(5), statm) and bounds it
+    (4.7, setrlimit(2)); elsewhere there is no bound.
+    """
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        yield
+        return
+    held_bytes = int(statm.read_text().split()[5]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    room = held_bytes + more_bytes
+    if soft == resource.RLIM_INFINITY or room < soft:
+        resource.setrlimit(resource.RLIMIT_DATA, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

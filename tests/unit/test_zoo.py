@@ -4,6 +4,7 @@ import ctypes
 import io
 import math
 import os
+import resource
 import tarfile
 import time
 import warnings
@@ -13,10 +14,11 @@ import pytest
 from PIL import Image
 
 from app import imaging
-from app.errors import OutOfMemory
+from app.errors import InvalidImage, OutOfMemory
 from tests import zoo
 from tests.bounded import MEMORY_BYTES, Outcome, examine
-from tests.images import SOUND, upload
+from tests.images import SOUND, avif_promising, noise, upload
+from tests.pictures import encoded
 from tests.processes import PHOTOS
 
 MIB = 2**20
@@ -105,6 +107,24 @@ def test_the_largest_picture_allowed_is_read_within_the_same_bounds(tmp_path: Pa
 
     assert (finding.outcome, finding.reason) == (Outcome.DECODED, "")
     assert side * side * 4 < finding.peak_bytes < MEMORY_BYTES
+
+
+def test_an_avif_that_holds_more_than_it_says_takes_no_more_than_it_says(tmp_path: Path) -> None:
+    stream = encoded(Image.new("L", (8192, 8192)), "AVIF", speed=10)
+    files = {"sound": encoded(noise(600, 400), "AVIF", speed=10), "bomb": avif_promising(stream, 64, 48)}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+
+    sound, bomb = examine([tmp_path / "sound", tmp_path / "bomb"], zoo.look)
+
+    assert sound.outcome is Outcome.DECODED
+    assert bomb.outcome is Outcome.REFUSED_BY_DECODING
+    assert bomb.peak_bytes < sound.peak_bytes + 40 * MIB
+    # And what comes after it is bounded as before.
+    with pytest.raises(InvalidImage):
+        imaging.open_image(tmp_path / "bomb", max_pixels=zoo.MAX_PIXELS)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == limits
 
 
 def test_a_file_ends_as_it_would_in_a_job(tmp_path: Path) -> None:
