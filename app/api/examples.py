@@ -1,5 +1,7 @@
 """What the OpenAPI document shows: documents and sentences as clients see them."""
 
+from typing import Any
+
 from app import errors
 from app.errors import AppError
 
@@ -37,9 +39,8 @@ PROCESSING = {
     "started_at": "2026-11-21T10:30:00.131Z",
     "updated_at": "2026-11-21T10:30:00.142Z",
 }
-RESULT_FIELDS = {
+_RESULT_FIELDS = {
     "job_id": JOB_ID,
-    "model": {"name": "models/efficientnet-lite0", "revision": "18df6885ca38", "runtime": "torch", "device": "cpu"},
     "timings": {
         "queued_ms": 4,
         "download_ms": 0,
@@ -55,6 +56,25 @@ RESULT_FIELDS = {
     "coalesced_with": None,
     "submitted_at": "2026-11-21T10:30:00.120Z",
     "finished_at": "2026-11-21T10:30:00.165Z",
+}
+
+#: What answers, where nothing else is configured.
+_MODELS = {
+    "detect": {"name": "models/nanodet-g", "revision": "4b3637607c0c", "runtime": "torch", "device": "cpu"},
+    "caption": {
+        "name": "composer",
+        "revision": "4b3637607c0c+18df6885ca38",
+        "runtime": "torch",
+        "device": "cpu",
+    },
+    "transform": {"name": "pillow", "revision": "13.0.0", "runtime": "pillow", "device": "cpu"},
+}
+_MODEL = {"name": "models/efficientnet-lite0", "revision": "18df6885ca38", "runtime": "torch", "device": "cpu"}
+
+#: A GIF of one pixel, and a picture elsewhere.
+IN_JSON = {
+    "image": {"image": "data:image/gif;base64,R0lGODdhAQABAIAAAAAAAAAAACwAAAAAAQABAAAIBAABBAQAOw=="},
+    "url": {"url": "https://example.com/picture.jpg"},
 }
 
 #: One telling sentence for each error, as its detail reads.
@@ -107,3 +127,8 @@ BATCH_STATUS = {
         {**_REFUSED, "status": "refused", "progress": None, "urls": None},
     ],
 }
+
+
+def result_of(task: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """A result of a task whose own fields are `answer`."""
+    return {"task": task, "model": _MODELS.get(task, _MODEL), **answer, **_RESULT_FIELDS}

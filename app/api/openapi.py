@@ -7,7 +7,7 @@ from pydantic import create_model
 
 from app import errors
 from app.api.errors import PROBLEM_JSON
-from app.api.examples import DETAILS, JOB_ID, RESULT_FIELDS
+from app.api.examples import DETAILS, IN_JSON, JOB_ID, result_of
 from app.broker import Priority
 from app.config import Settings, public_name
 from app.errors import AppError
@@ -86,9 +86,7 @@ def results(tasks: tuple[Task[Any], ...]) -> dict[str, Any]:
     """The 200 of the calls that give a result: the schemas of the tasks' results, and an example of each."""
     content = {
         "schema": {"anyOf": [{"$ref": f"#/components/schemas/{result_schema(task).__name__}"} for task in tasks]},
-        "examples": {
-            task.name: {"value": _example_of({"task": task.name, **task.example, **RESULT_FIELDS})} for task in tasks
-        },
+        "examples": {task.name: {"value": _example_of(result_of(task.name, task.example))} for task in tasks},
     }
     return {
         "description": "The result; beside the common fields, the task's own.",
@@ -106,7 +104,7 @@ def submission(task: Task[Any], settings: Settings) -> dict[str, Any]:
     options = _options(task, settings)
     described = {"type": "string", "format": "binary", "description": f"{_FORMATS}, told by the content."}
     form = {"type": "object", "required": ["file"], "properties": {"file": described, **options}}
-    uri = {"type": "string", "description": "A data URI in base64 (RFC 2397).", "example": "data:image/png;base64,iV…"}
+    uri = {"type": "string", "description": "A data URI in base64 (RFC 2397)."}
     url = {"type": "string", "description": "Where a worker fetches the picture, if `ALLOW_URLS` is set."}
     json = {
         "type": "object",
@@ -120,7 +118,10 @@ def submission(task: Task[Any], settings: Settings) -> dict[str, Any]:
         "schema": {"type": "string"},
         "example": "wait=10",
     }
-    content = {"multipart/form-data": {"schema": form}, "application/json": {"schema": json}}
+    content = {
+        "multipart/form-data": {"schema": form},
+        "application/json": {"schema": json, "examples": {name: {"value": value} for name, value in IN_JSON.items()}},
+    }
     return {"parameters": [prefer], "requestBody": {"required": True, "content": content}}
 
 
@@ -145,6 +146,16 @@ def _options(task: Task[Any], settings: Settings) -> dict[str, Any]:
     schema = task.options.model_json_schema(ref_template="#/components/schemas/{model}")
     return {
         **schema.get("properties", {}),
-        "model": {"type": "string", "enum": models, "default": models[0]},
-        "priority": {"type": "string", "enum": [name.lower() for name in Priority.__members__], "default": "normal"},
+        "model": {
+            "type": "string",
+            "enum": models,
+            "default": models[0],
+            "description": "Which of the task's models is to do it.",
+        },
+        "priority": {
+            "type": "string",
+            "enum": [name.lower() for name in Priority.__members__],
+            "default": "normal",
+            "description": "Jobs of `high` priority are served before all others.",
+        },
     }

@@ -92,6 +92,15 @@ async def test_an_image_over_the_limit_is_refused_in_json_too(http: httpx.AsyncC
         assert files_in(settings) == []
 
 
+@pytest.mark.parametrize("task", ["classify", "detect", "caption", "transform"])
+async def test_the_example_of_the_pages_is_taken(http: httpx.AsyncClient, client: redis.Redis, task: str) -> None:
+    client.set(f"served:{task}", "{}")
+    call = (await http.get("/openapi.json")).json()["paths"][f"/{task}"]["post"]
+    example = call["requestBody"]["content"]["application/json"]["examples"]["image"]["value"]
+
+    assert (await http.post(f"/{task}", json=example)).status_code == 202
+
+
 async def test_a_url_is_refused_where_they_are_switched_off(http: httpx.AsyncClient, client: redis.Redis) -> None:
     problem = check_problem(await post(http, url="https://example.com/dog.jpg"), 403, "url_refused")
 
