@@ -140,14 +140,15 @@ def batch_status(batch: Batch, found: Sequence[Job | AppError]) -> BatchStatus:
 
 def _batched_job(index: int, entry: BatchEntry, found: Job | AppError | None) -> BatchedJob:
     status: Literal["refused", "gone"] | Status = "refused" if found is None else "gone"
-    progress, error = None, entry.error
+    progress, error, filename = None, entry.error, entry.filename
     if isinstance(found, Job):
         status, progress, error = status_of(found.state), found.progress, found.error
+        filename = found.record.filename
     elif found is not None:
         error = ErrorDescription(found.code, found.message, found.retryable)
     return BatchedJob(
         index=index,
-        filename=entry.filename,
+        filename=filename,
         job_id=entry.job_id,
         status=status,
         progress=progress,

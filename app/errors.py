@@ -28,6 +28,7 @@ class AppError(Exception):
 class InternalError(AppError):
     """A fault of ours; the cause is in the log, never in the answer."""
 
+    retryable = True
     SENTENCE: ClassVar[str] = "Something went wrong on our side. Try again; if it persists, tell the operator."
 
 
@@ -104,7 +105,7 @@ class JobGone(AppError):
     code = "job_gone"
     http_status = 410
     title = "The job is gone"
-    SENTENCE: ClassVar[str] = "This job has expired and its results were erased. Submit the image again."
+    SENTENCE: ClassVar[str] = "This job has expired or was erased, and so were its results. Submit the image again."
 
 
 class FileTooLarge(AppError):

@@ -6,7 +6,7 @@ alone.
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import redis
@@ -108,6 +108,7 @@ _INTEGERS = (
 class BatchEntry:
     """One file of a batch: accepted as a job, or refused for a reason."""
 
+    #: What the client calls it.
     filename: str | None
     job_id: str | None
     error: ErrorDescription | None = None
@@ -122,12 +123,13 @@ class Batch:
     entries: tuple[BatchEntry, ...]
 
     def to_text(self) -> str:
-        """JSON, as Redis holds it."""
-        return json.dumps({"task": self.task, "entries": [asdict(entry) for entry in self.entries]})
+        """JSON, as Redis holds it. What an accepted file is called is for its job to tell, and to forget."""
+        entries = [asdict(replace(entry, filename=None) if entry.job_id else entry) for entry in self.entries]
+        return json.dumps({"task": self.task, "entries": entries})
 
     @classmethod
     def from_text(cls, batch_id: str, text: str) -> Self:
-        """The inverse of `to_text`."""
+        """The inverse of `to_text`, but for the names of accepted files."""
         said = json.loads(text)
         entries = tuple(
             BatchEntry(

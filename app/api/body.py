@@ -10,6 +10,8 @@ from app.errors import BadRequest, FileTooLarge
 
 #: A client that is silent for so long in the middle of a body has gone.
 _SILENCE_S = 30
+#: Python refuses to read numbers of thousands of digits.
+_DIGITS = 18
 
 
 def content_type(request: Request) -> tuple[str, str]:
@@ -21,10 +23,13 @@ def content_type(request: Request) -> tuple[str, str]:
 async def chunks(request: Request, *, max_bytes: int) -> AsyncIterator[bytes]:
     """The body, piece by piece. Raises `FileTooLarge`, before the first piece where the client says the length.
 
-    Raises `BadRequest` for a client that has fallen silent.
+    Raises `BadRequest` for a body that is compressed, and for a client that has fallen silent.
     """
     too_long = FileTooLarge(f"The request is longer than {max_bytes} bytes. Send less.")
-    if int(request.headers.get("content-length", 0)) > max_bytes:
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise BadRequest("The body is compressed. Send it as it is, without a Content-Encoding.")
+    length = request.headers.get("content-length", "").lstrip("0")
+    if len(length) > _DIGITS or int(length or 0) > max_bytes:
         raise too_long
     stream, received = request.stream(), 0
     while True:

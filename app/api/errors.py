@@ -106,10 +106,18 @@ async def _on_unexpected(request: Request, error: Exception) -> Response:
     return render(InternalError(InternalError.SENTENCE))
 
 
+#: More than these wrong options, and longer names, are not told.
+_MAX_TOLD = 3
+_MAX_NAME = 40
+#: What pydantic says in terms of Python.
+_PLAINLY = {"extra_forbidden": "There is no such option", "tuple_type": "Input should be a list"}
+
+
 def describe_validation(errors: Any) -> str:
     """One sentence of pydantic's list of errors: which option, and what is wrong with it."""
     parts = []
-    for error in errors:
-        name = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path"))
-        parts.append(f"{name}: {error['msg']}" if name else error["msg"])
+    for error in errors[:_MAX_TOLD]:
+        name = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path"))[:_MAX_NAME]
+        said = _PLAINLY.get(error["type"], error["msg"])
+        parts.append(f"{name}: {said}" if name else said)
     return "; ".join(parts) + ". See /docs for the options there are."

@@ -1,4 +1,8 @@
-"""A submission as JSON: `{"image": "data:image/jpeg;base64,…"}` or `{"url": "https://…"}`, the options beside it."""
+"""A submission as JSON: `{"image": "data:image/jpeg;base64,…"}` or `{"url": "https://…"}`, the options beside it.
+
+The image is cut out of the bytes before they are parsed, and what is left is bounded as the fields of a form are: no
+client can make a parser build millions of values.
+"""
 
 import base64
 import binascii
@@ -12,10 +16,16 @@ from typing import Any, NoReturn
 from app.errors import BadRequest, InvalidOption
 from app.storage import IncomingUpload
 
+#: Bytes beside the image.
+MAX_REST_BYTES = 64 * 1024
 _HOW = "Send an object with either 'image', a data URI, or 'url', and the options beside it."
-#: RFC 2397. The media type it claims does not matter: the content decides.
-_DATA_URI = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
-_WHITE_SPACE = str.maketrans("", "", " \t\r\n")
+#: A member with a data URI in base64 (RFC 2397). The media type it claims does not matter: the content decides. Some
+#: encoders of JSON escape slashes.
+_IMAGE = re.compile(rb'"image"\s*:\s*"(data:(?:[^",\\]|\\/){0,200};base64,([^"]*))"', re.IGNORECASE)
+#: Stands for the URI when the rest is parsed.
+_CUT = "data:;base64,"
+#: Many encoders of base64 break their lines.
+_ESCAPED = re.compile(rb"\\[/nrt]|[ \t]")
 #: As much of a wrong name as is said back.
 _MAX_ECHO = 40
 
@@ -33,28 +43,39 @@ def read(path: Path, upload: IncomingUpload) -> Submission:
 
     Raises `BadRequest` for what is no such object, `InvalidOption` for a name that comes twice, `FileTooLarge`.
     """
-    try:
-        options = json.loads(path.read_bytes(), object_pairs_hook=_once, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        raise BadRequest(f"The body is not well-formed JSON. {_HOW}") from None
-    if not isinstance(options, dict) or ("image" in options) == ("url" in options):
+    body = path.read_bytes()
+    found = _IMAGE.search(body)
+    rest = body if found is None else body[: found.start(1)] + _CUT.encode() + body[found.end(1) :]
+    options = _parse(rest)
+    if ("image" in options) == ("url" in options):
         raise BadRequest(_HOW)
     if "url" in options:
         url = options.pop("url")
         if not isinstance(url, str):
             raise BadRequest(f"'url' is not a text. {_HOW}")
         return Submission(options, url)
-    upload.write(_decode(options.pop("image")))
+    if found is None or options.pop("image") != _CUT:
+        raise BadRequest("'image' is no data URI in base64. Begin it with 'data:image/jpeg;base64,'.")
+    upload.write(_decode(found[2]))
     return Submission(options, None)
 
 
-def _decode(image: object) -> bytes:
-    start = _DATA_URI.match(image) if isinstance(image, str) else None
-    if start is None or not isinstance(image, str):
-        raise BadRequest("'image' is no data URI in base64. Begin it with 'data:image/jpeg;base64,'.")
+def _parse(rest: bytes) -> dict[str, Any]:
+    if len(rest) > MAX_REST_BYTES:
+        raise BadRequest(f"The object holds more than {MAX_REST_BYTES} bytes beside the image. {_HOW}")
     try:
-        # Many encoders break their lines.
-        return base64.b64decode(image[start.end() :].translate(_WHITE_SPACE), validate=True)
+        options = json.loads(rest, object_pairs_hook=_once, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise BadRequest(f"The body is not well-formed JSON. {_HOW}") from None
+    if not isinstance(options, dict):
+        raise BadRequest(_HOW)
+    return options
+
+
+def _decode(escaped: bytes) -> bytes:
+    data = _ESCAPED.sub(lambda match: b"/" if match[0] == rb"\/" else b"", escaped)
+    try:
+        return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
         raise BadRequest("'image' is not well-formed base64 (RFC 4648). Encode it anew.") from None
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from app import imaging
 from app.config import Settings
@@ -27,6 +27,15 @@ class Options(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """To Python, true is a number."""
+        for name, value in values.items():
+            if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
+                raise ValueError(f"{name} is no switch, so it is neither true nor false")
+        return values
 
 
 class Answer(BaseModel):

@@ -38,11 +38,12 @@ class DetectOptions(Options):
     ] = None
     labels: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=100)], ...],
-        BeforeValidator(_split),
         Field(
             max_length=100,
+            fail_fast=True,
             description="Only these; `found` then says of each whether it is there. In a form, commas separate them.",
         ),
+        BeforeValidator(_split),
     ] = ()
     max_detections: Annotated[int, Field(ge=1, le=100, description="At most this many predictions.")] = 100
 

@@ -61,10 +61,13 @@ class Outbound(httpcore2.NetworkBackend):
         return self._connect(found[-1], port)
 
     def left_s(self, limit_s: float) -> float:
-        """How long a step may take that has a limit of its own. Raises `TransientError` when the time is over."""
+        """How long a step may take that has a limit of its own. Raises `DownloadFailed` when the time is over.
+
+        A server that is so slow will be so again, and would have a process to itself each time.
+        """
         left_s = self._deadline_s - monotonic()
         if left_s <= 0:
-            raise TransientError(TOO_SLOW)
+            raise DownloadFailed(TOO_SLOW)
         return min(left_s, limit_s)
 
     def _addresses(self, host: str) -> list[Address]:
@@ -87,7 +90,7 @@ def resolve(host: str, *, timeout_s: float) -> list[Address]:
     def ask() -> None:
         try:
             answer.set_result(socket.getaddrinfo(host.encode(), None, type=socket.SOCK_STREAM))
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  # raised again where it is waited for
             answer.set_exception(error)
 
     Thread(target=ask, name="resolve", daemon=True).start()
@@ -99,6 +102,8 @@ def resolve(host: str, *, timeout_s: float) -> list[Address]:
         raise TransientError("The name of the URL's host could not be resolved.") from error
     except TimeoutError as error:
         raise TransientError("The name of the URL's host was not resolved in time.") from error
+    if not found:
+        raise UrlRefused(UrlRefused.SENTENCE)
     return [ip_address(address[0]) for *_, address in found]
 
 

@@ -1,6 +1,7 @@
 """The artifacts of completed jobs, to download."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from app.errors import NotFound, RangeNotSatisfiable
 from app.tasks.base import Task
 
 _MISSING = "This job has no file of this name. The result lists those there are under 'artifacts'."
+#: As RFC 9110, 14.1.2 has it; a number has no more digits than any file needs.
+_BYTE_RANGES = re.compile(rb"bytes=[\d\- \t,]{1,1000}", re.IGNORECASE)
 _RANGES = "Bytes to send, such as `bytes=0-1023` (RFC 9110)."
 
 
@@ -62,8 +65,9 @@ def router(_tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
             raise NotFound(_MISSING) from None
         answer = _Artifact(path, facts, content_type)
         # Weak comparison (RFC 9110, 13.1.2), which a proxy's W/ must not defeat.
-        known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-        return NotModifiedResponse(answer.headers) if {answer.headers["etag"], "*"} & set(known) else answer
+        tags = ",".join(request.headers.getlist("if-none-match")).split(",")
+        known = {tag.strip().removeprefix("W/") for tag in tags}
+        return NotModifiedResponse(answer.headers) if {answer.headers["etag"], "*"} & known else answer
 
     return routes
 
@@ -77,17 +81,40 @@ class _Artifact(FileResponse):
         self._bytes = facts.st_size
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it. A range that cannot be served is a problem like any other, which the base class does not know."""
-        refused = False
+        """Send it. What cannot be sent is a problem like any other, which the base class does not know.
+
+        That is a range that the file has not, and a file that has been erased since it was looked for: the head is held
+        back until there is something to follow it.
+        """
+        head: Message | None = None
 
         async def watched(message: Message) -> None:
-            nonlocal refused
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                refused = True
-                problem = RangeNotSatisfiable(f"The file has {self._bytes} bytes. Ask for a range of these.")
-                answer = render(problem, headers={"Content-Range": f"bytes */{self._bytes}"})
-                await answer(scope, receive, send)
-            elif not refused:
-                await send(message)
+            nonlocal head
+            if message["type"] == "http.response.start":
+                head = message
+                return
+            if head is not None and head["status"] >= 400:
+                return  # the body of an answer that is not ours
+            if head is not None:
+                await send(head)
+                head = None
+            await send(message)
 
-        await super().__call__(scope, receive, watched)
+        try:
+            await super().__call__(_with_plain_range(scope), receive, watched)
+        except FileNotFoundError:
+            await render(NotFound(_MISSING))(scope, receive, send)
+            return
+        if head is not None:
+            problem = RangeNotSatisfiable(f"The file has {self._bytes} bytes. Ask for a range of these.")
+            await render(problem, headers={"Content-Range": f"bytes */{self._bytes}"})(scope, receive, send)
+
+
+def _with_plain_range(scope: Scope) -> Scope:
+    """Without a `Range` that is to be ignored: one of another unit, or for another method than GET (RFC 9110, 14.2)."""
+    headers = [
+        (name, value)
+        for name, value in scope["headers"]
+        if name != b"range" or (scope["method"] == "GET" and _BYTE_RANGES.fullmatch(value))
+    ]
+    return {**scope, "headers": headers}

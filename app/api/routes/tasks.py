@@ -1,5 +1,6 @@
 """Submitting work: one address for each task, all made the same way."""
 
+import asyncio
 import logging
 import re
 import uuid
@@ -28,7 +29,9 @@ from app.tasks.base import Task
 logger = logging.getLogger(__name__)
 
 _MAX_WAIT_S = 60
-_PREFER_WAIT = re.compile(r"""(?:^|[,;])\s*wait\s*=\s*"?(\d+)"?\s*(?=$|[,;])""", re.IGNORECASE)
+#: Python refuses to read numbers of thousands of digits.
+_DIGITS = 9
+_PREFER_WAIT = re.compile(r"""(?:^|[,;])\s*wait\s*=\s*"?0*(\d+)"?\s*(?=$|[,;])""", re.IGNORECASE)
 
 
 def router(tasks: tuple[Task[Any], ...], settings: Settings) -> APIRouter:
@@ -115,10 +118,12 @@ async def _end(service: Service, job: Job, *, timeout_s: float) -> Job:
         return await service.jobs.end(job.record.job_id, timeout_s=timeout_s)
     except (RedisError, AppError) as error:
         logger.warning("job %s could not be waited for: %s", job.record.job_id, error)
-        return job
+    except asyncio.CancelledError:  # the server stops, and lets nobody wait any longer
+        logger.info("job %s is no longer waited for", job.record.job_id)
+    return job
 
 
 def _wait_asked(headers: Headers) -> int:
     """Seconds of `Prefer: wait=n`, RFC 7240, at most what we grant; 0 when not asked for."""
     match = _PREFER_WAIT.search(",".join(headers.getlist("prefer")))
-    return min(int(match[1]), _MAX_WAIT_S) if match else 0
+    return min(int(match[1][:_DIGITS]), _MAX_WAIT_S) if match else 0
