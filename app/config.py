@@ -4,6 +4,7 @@ Every setting is an environment variable of the same name in capitals, or a line
 `.env.example` lists them all.
 """
 
+import math
 import os
 import sys
 from functools import cache
@@ -134,8 +135,9 @@ class Settings(BaseSettings):
 
     @property
     def batch_ttl(self) -> int:
-        """How long a batch is kept: as long as the last of its jobs may be, from its first wait on."""
-        return self.queue_ttl + self.open_ttl + self.tombstone_ttl
+        """How long a batch is kept: as long as the last of its jobs may be, through its wait and all its attempts."""
+        between = self.task_time_limit + math.ceil(4 * self.retry_backoff_s)
+        return self.queue_ttl + self.task_max_retries * between + self.open_ttl + self.tombstone_ttl
 
     @property
     def threads_per_process(self) -> int:

@@ -221,4 +221,4 @@ class Health(Document):
     workers_available: int = Field(description="Workers that announced themselves within 30 s.")
     queue_depth: int | None = Field(description="Jobs waiting; null when Redis does not answer.")
     timestamp: Moment
-    reasons: list[str] = Field(default_factory=list, description="Why it is not ready.")
+    reasons: list[str] = Field(default_factory=list, description="Why it is not ready, or not for every task.")

@@ -6,6 +6,7 @@ folder grows without bound. Everything stored has a name of ours and a path rela
 the root.
 """
 
+import contextlib
 import hashlib
 import itertools
 import re
@@ -21,6 +22,11 @@ from app.errors import FileTooLarge, InternalError
 _INCOMING = "incoming"
 #: No separators, no leading dot: a name that stays where it is put.
 _ARTIFACT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\.[a-z0-9]{1,8}")
+
+
+def _own() -> str:
+    """Digits for a file that nobody else writes, though they do the same work, as a worker that was given up may."""
+    return uuid.uuid4().hex[:8]
 
 
 class Storage:
@@ -52,7 +58,7 @@ class Storage:
         """Keep a file that `write` fills, whole or not at all. Returns its size in bytes."""
         path = self.artifact(job_id, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{name}")
+        partial = path.with_name(f".{name}.{_own()}")
         try:
             with partial.open("wb") as file:
                 write(file)
@@ -73,15 +79,21 @@ class Storage:
         uploads = (self.root / self.upload(job_id, "")).parent
         for upload in (uploads / job_id, *uploads.glob(f"{job_id}.*")):
             upload.unlink(missing_ok=True)
+        self.discard_unfinished(job_id)
+
+    def discard_unfinished(self, job_id: str) -> None:
+        """Delete what attempts at a job have left that came to no good end: parts of a download, and artifacts."""
+        for part in (self.uploads / _INCOMING).glob(f"{job_id}.*"):
+            part.unlink(missing_ok=True)
         self.remove(self._artifacts_of(job_id))
 
     def remove(self, relative: str) -> None:
         """Delete a stored file, or a folder with all it holds, if it is still there."""
         path = self.resolve(relative)
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        while path.is_dir():
+            with contextlib.suppress(FileNotFoundError):  # somebody else removes it too; see what is left
+                shutil.rmtree(path)
+        path.unlink(missing_ok=True)
 
     def _artifacts_of(self, job_id: str) -> str:
         return f"{self.artifacts.name}/{job_id[:2]}/{job_id}"
@@ -105,8 +117,7 @@ class IncomingUpload:
 
     def __init__(self, storage: Storage, job_id: str, *, max_bytes: int) -> None:
         self.job_id = job_id
-        # Of its own, whoever else may be receiving for the same job: a worker that was given up for instance.
-        self.path = storage.uploads / _INCOMING / f"{job_id}.{uuid.uuid4().hex[:8]}"
+        self.path = storage.uploads / _INCOMING / f"{job_id}.{_own()}"
         self.bytes = 0
         self._storage = storage
         self._max_bytes = max_bytes

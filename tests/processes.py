@@ -147,7 +147,8 @@ class Installation:
                 client.set(keys.served(task), "{}")
 
     def wait_until_ready(self) -> None:
-        wait_for(lambda: self._get("/health/ready"), timeout_s=60, what="readiness")
+        """Wait until every task that a worker serves has loaded."""
+        wait_for(self._all_loaded, timeout_s=60, what="readiness")
 
     def submit(self, task: str, picture: bytes | Path, **options: object) -> str:
         """Submit and return the job id; fails the test unless it was accepted."""
@@ -186,6 +187,10 @@ class Installation:
         process = Process(argv, log=self.folder / log, environment={**self.settings, **environment}, cwd=self._source)
         self._processes.append(process)
         return process
+
+    def _all_loaded(self) -> bool:
+        answer = self.http.get("/health/ready")
+        return answer.status_code == 200 and not answer.json()["reasons"]
 
     def _get(self, path: str) -> bool:
         with contextlib.suppress(httpx.TransportError):

@@ -4,6 +4,7 @@ The same picture always gives the same bytes, however many cores there are: no e
 splits its work, and with it what it writes, by their number.
 """
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -40,6 +41,8 @@ class Kind:
     max_side: int
     #: Whether it can be transparent.
     alpha: bool
+    #: Most pixels that are encoded within a gigabyte; None where that is no matter.
+    max_pixels: int | None = None
 
 
 #: JPEG and AVIF have room for 65535 pixels a side, but libjpeg and libavif, which nearly all programs read them with,
@@ -48,16 +51,17 @@ KINDS: dict[Format, Kind] = {
     Format.JPEG: Kind("image/jpeg", max_side=65_500, alpha=False),
     Format.PNG: Kind("image/png", max_side=2**31 - 1, alpha=True),
     Format.WEBP: Kind("image/webp", max_side=16_383, alpha=True),
-    Format.AVIF: Kind("image/avif", max_side=32_768, alpha=True),
+    Format.AVIF: Kind("image/avif", max_side=32_768, alpha=True, max_pixels=25_000_000),
 }
 
 
 def check_size(width: int, height: int, format_: Format, *, max_pixels: int) -> None:
     """Raises `InvalidOption` for a picture that has too many pixels, or a side too long for its format."""
+    max_pixels = min(max_pixels, KINDS[format_].max_pixels or max_pixels)
     if width * height > max_pixels:
         raise InvalidOption(
-            f"The picture would have {width} x {height} = {width * height} pixels, more than the {max_pixels} allowed. "
-            "Ask for a smaller width or height."
+            f"The picture would have {width} x {height} = {width * height} pixels, more than the {max_pixels} allowed "
+            f"for {format_}. Ask for a smaller width or height."
         )
     longest = KINDS[format_].max_side
     if max(width, height) > longest:
@@ -77,7 +81,21 @@ def encode(picture: Image.Image, file: BinaryIO, format_: Format, *, quality: in
     message = f"The picture could not be written as {format_}. Ask for another format, or for a smaller size."
     with pillow(otherwise=ModelError, message=message):
         whole = picture if KINDS[format_].alpha else flattened(picture)
-        whole.save(file, format_.name, **_OPTIONS[format_](quality, metadata))
+        sink: Any = _Writer(file)
+        whole.save(sink, format_.name, **_OPTIONS[format_](quality, metadata))
+
+
+class _Writer(io.RawIOBase):
+    """A file without its descriptor, to which Pillow would write without looking how much was taken of it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        return self._file.write(data)
 
 
 def _jpeg(quality: int, metadata: Metadata) -> dict[str, Any]:

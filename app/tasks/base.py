@@ -129,7 +129,10 @@ class StoredFile:
 
 
 class Attempt(Protocol):
-    """One attempt at a job, as the task sees it. Every call raises when the job is no longer this process's."""
+    """One attempt at a job, as the task sees it.
+
+    Its calls raise when the job is found to be no longer this process's, of which they ask once a second.
+    """
 
     def report(self, fraction: float) -> None:
         """Tell how much of the prediction is done, from 0 to 1."""

@@ -66,6 +66,7 @@ def _fetch(
                 _receive(response, into=into, max_bytes=settings.max_file_size, report=report)
             return location
     except httpcore2.TimeoutException as error:
+        outbound.left_s(0)
         raise TransientError(TOO_SLOW) from error
     except (httpcore2.NetworkError, httpcore2.RemoteProtocolError) as error:
         # Broken HTTP counts as passing: mostly it is an answer that was cut short.
@@ -93,8 +94,7 @@ def _receive(
         raise FileTooLarge(f"The file is larger than {max_bytes} bytes. Send a smaller one.")
     for chunk in response.iter_stream():
         into.write(chunk)
-        if length:
-            report(min(into.bytes / length, 1.0))
+        report(min(into.bytes / length, 1.0) if length else 0.0)
 
 
 def _check_status(status: int) -> None:

@@ -18,13 +18,15 @@ def fetch_picture(  # noqa: PLR0913  # where from, where to, within which bounds
     Raises as `download` and `imaging.probe` do; then nothing is kept.
     """
     kept = storage.resolve(path)
-    if not kept.exists():
+    if kept.exists():  # an earlier attempt has fetched it
+        info = imaging.probe(kept, max_pixels=settings.max_pixels)
+    else:
+        storage.discard_unfinished(job_id)
         with storage.incoming(job_id, max_bytes=settings.max_file_size) as upload:
             download(url, into=upload, settings=settings, report=report)
             upload.finish()
-            imaging.probe(upload.path, max_pixels=settings.max_pixels)
+            info = imaging.probe(upload.path, max_pixels=settings.max_pixels)
             upload.keep("")
-    info = imaging.probe(kept, max_pixels=settings.max_pixels)
     with kept.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return ImageFacts(

@@ -24,6 +24,8 @@ from app.errors import DownloadFailed, TransientError, UrlRefused
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 10.0
 
+#: A step that was given the rest of the time may end a moment before that is over.
+_MOMENT_S = 0.02
 TOO_SLOW = "The picture did not come from its URL in time."
 
 #: The resolver's ways to say that there is no such name, or that it has no address.
@@ -33,7 +35,7 @@ _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 class Outbound(httpcore2.NetworkBackend):
     """Makes the connections of one download, until its time is over.
 
-    What it makes raises `UrlRefused` for a host that is not public, `TransientError` when the time is over, and
+    What it makes raises `UrlRefused` for a host that is not public, `DownloadFailed` when the time is over, and
     httpcore's errors for what the network does.
     """
 
@@ -66,7 +68,7 @@ class Outbound(httpcore2.NetworkBackend):
         A server that is so slow will be so again, and would have a process to itself each time.
         """
         left_s = self._deadline_s - monotonic()
-        if left_s <= 0:
+        if left_s <= _MOMENT_S:
             raise DownloadFailed(TOO_SLOW)
         return min(left_s, limit_s)
 

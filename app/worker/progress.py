@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 #: Reports within a state are written at most this often.
 _REPORT_EVERY_S = 0.2
+#: So long after the last write, one is made that says nothing new: its answer tells whether the job is still ours.
+_ASK_EVERY_S = 1.0
 
 
 class Fenced(Exception):
@@ -51,9 +53,13 @@ class Progress:
         self._tell(progress_in(state))
 
     def report(self, fraction: float) -> None:
-        """How much of the stage is done, 0 to 1. Raises `Fenced`. Never falls, and is not written for every call."""
-        percent = progress_in(self._state, fraction)
-        if percent > self._shown and time.monotonic() - self._written_s >= _REPORT_EVERY_S:
+        """How much of the stage is done, 0 to 1. Never falls, and is not written for every call.
+
+        Raises `Fenced`, also where nothing has moved on: within `_ASK_EVERY_S` of being lost, a job is left off.
+        """
+        percent = max(self._shown, progress_in(self._state, fraction))
+        waited_s = time.monotonic() - self._written_s
+        if waited_s >= (_REPORT_EVERY_S if percent > self._shown else _ASK_EVERY_S):
             self._tell(percent)
 
     @contextmanager

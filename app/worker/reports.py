@@ -4,13 +4,16 @@ A pipe made before the fork needs no Redis and outlives no worker. A line is wri
 so that lines of several processes never mix (POSIX, write).
 """
 
+import logging
 import os
 import select
 from dataclasses import dataclass
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from app.announcements import LoadReport
+
+logger = logging.getLogger(__name__)
 
 
 class ProcessReport(BaseModel):
@@ -44,5 +47,10 @@ class Reports:
         """In the main process: what has been said, waiting up to `timeout_s` for the first word."""
         if not select.select([self.read_end], [], [], timeout_s)[0]:
             return []
-        lines = os.read(self.read_end, 1 << 16).splitlines()
-        return [ProcessReport.model_validate_json(line) for line in lines]
+        reports = []
+        for line in os.read(self.read_end, 1 << 16).splitlines():
+            try:
+                reports.append(ProcessReport.model_validate_json(line))
+            except ValidationError:  # one that cannot be read must not keep the others
+                logger.exception("a process reports something odd")
+        return reports

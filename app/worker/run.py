@@ -49,15 +49,15 @@ def register(app: CeleryApp, task: Task[Any], *, models: Models, storage: Storag
 
     def body(celery_task: CeleryTask, path: str, *, options: dict[str, Any], model: str | None) -> dict[str, Any]:
         loaded = models.require(task)
-        job = Job(task=task, path=path, options=options, model=model)
-        return run_job(celery_task, job, loaded, storage)
+        message = Message(task=task, path=path, options=options, model=model)
+        return run_job(celery_task, message, loaded, storage)
 
     app.task(body, bind=True, name=task.name, Request="app.worker.request:JobRequest", throws=(AppError,))
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a message asks for."""
+class Message:
+    """What is asked for."""
 
     task: Task[Any]
     #: The upload, relative to the storage root.
@@ -67,7 +67,7 @@ class Job:
     model: str | None
 
 
-def run_job(celery_task: CeleryTask, job: Job, loaded: Mapping[str, Any], storage: Storage) -> dict[str, Any]:
+def run_job(celery_task: CeleryTask, message: Message, loaded: Mapping[str, Any], storage: Storage) -> dict[str, Any]:
     """Try a job once. Raises `AppError` for a failure that stands, `Ignore` to have nothing stored."""
     request = celery_task.request
     request.run_token = token_of(os.getpid())
@@ -77,18 +77,21 @@ def run_job(celery_task: CeleryTask, job: Job, loaded: Mapping[str, Any], storag
     try:
         record = progress.start()
         _check_wait(record, attempt.settings.queue_ttl)
-        model = choose(loaded, job.model)
-        image = _fetch(record.url, job, attempt) if record.url else None
-        answer = _work(job, model, attempt)
+        if record.attempts > 1:
+            storage.discard_unfinished(request.id)
+        model = choose(loaded, message.model)
+        image = _fetch(record.url, message, attempt) if record.url else None
+        answer = _work(message, model, attempt)
     except Fenced as lost:
         logger.info("%s, this copy is dropped", lost)
         if lost.outcome is Write.GONE:  # what was stored since it was erased
-            storage.erase(request.id)
+            _tidy(storage.erase, request.id)
         raise Ignore from None
     except Exception as error:  # noqa: BLE001  # whatever a task raises ends as an error of ours
         failure = _sorted(error, request.id)
         if record is not None and isinstance(failure, TransientError):
             _retry(celery_task, record, failure)
+        _tidy(storage.discard_unfinished, request.id)
         raise failure from None
     # The two moments are two machines' clocks.
     queued_ms = max(0, (record.started_at or 0) - record.submitted_at)
@@ -116,30 +119,38 @@ class _Attempt:
 
     def store(self, name: str, write: Callable[[BinaryIO], object]) -> StoredFile:
         """Keep a file with the result."""
+        self.progress.report(0)  # is it still ours?
         size = self.storage.store_artifact(self.job_id, name, write)
         return StoredFile(name=name, url=file_url(self.job_id, name), bytes=size)
 
 
-def _fetch(url: str, job: Job, attempt: _Attempt) -> ImageFacts:
+def _tidy(removal: Callable[[str], None], job_id: str) -> None:
+    try:
+        removal(job_id)
+    except OSError as error:  # the sweeper comes by
+        logger.warning("job %s: files could not be removed: %s", job_id, error)
+
+
+def _fetch(url: str, message: Message, attempt: _Attempt) -> ImageFacts:
     attempt.progress.enter(State.DOWNLOADING)
     with attempt.progress.measure("download_ms"):
         return fetch_picture(
             url,
             job_id=attempt.job_id,
-            path=job.path,
+            path=message.path,
             storage=attempt.storage,
             settings=attempt.settings,
             report=attempt.report,
         )
 
 
-def _work(job: Job, model: Any, attempt: _Attempt) -> Answer:
-    task, progress = job.task, attempt.progress
-    options = task.options.model_validate(job.options)
+def _work(message: Message, model: Any, attempt: _Attempt) -> Answer:
+    task, progress = message.task, attempt.progress
+    options = task.options.model_validate(message.options)
     task.check(options, tuple(model.labels.values()))
     progress.enter(State.PREPROCESSING)
     with progress.measure("decode_ms"):
-        image = task.decode(attempt.storage.resolve(job.path), options, max_pixels=attempt.settings.max_pixels)
+        image = _decode(message, options, attempt)
     with progress.measure("preprocess_ms"):
         inputs = task.preprocess(image, model, options)
     del image  # the work may need the memory: 50 million pixels take 200 MB
@@ -149,6 +160,14 @@ def _work(job: Job, model: Any, attempt: _Attempt) -> Answer:
     progress.enter(State.POSTPROCESSING)
     with progress.measure("postprocess_ms"):
         return task.postprocess(outputs, model, options)
+
+
+def _decode(message: Message, options: Any, attempt: _Attempt) -> Any:
+    upload = attempt.storage.resolve(message.path)
+    try:
+        return message.task.decode(upload, options, max_pixels=attempt.settings.max_pixels)
+    except FileNotFoundError:
+        raise UploadMissing("The upload was erased before the job could run. Submit the image again.") from None
 
 
 def _check_wait(record: JobRecord, queue_ttl_s: int) -> None:
@@ -165,8 +184,6 @@ def _sorted(error: Exception, job_id: str) -> AppError:
             return TimeLimit(TimeLimit.SENTENCE)
         case MemoryError():  # Celery would raise it again in the main process and take the worker down
             return OutOfMemory("The job needed more memory than its worker has. Send a smaller picture.")
-        case FileNotFoundError():
-            return UploadMissing("The upload was erased before the job could run. Submit the image again.")
         case OSError():
             logger.warning("job %s: %s", job_id, error)
             return TransientError("Reading or writing a file, or reaching the network, failed.")

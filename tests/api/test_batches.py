@@ -7,7 +7,6 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from fastapi import FastAPI
 
 from app import keys
 from app.config import Settings
@@ -53,7 +52,7 @@ async def test_each_file_is_accepted_or_refused_on_its_own(
 
 
 async def test_a_batch_tells_where_its_jobs_are(
-    http: httpx.AsyncClient, settings: Settings, application: FastAPI
+    http: httpx.AsyncClient, client: redis.Redis, settings: Settings
 ) -> None:
     document = (await post(http, *[png(8 + n, 8) for n in range(5)], b"no picture")).json()
     waiting, running, done, failed, erased = [job["job_id"] for job in document["jobs"][:5]]
@@ -83,6 +82,9 @@ async def test_a_batch_tells_where_its_jobs_are(
     assert codes == [None, None, None, "invalid_image", "job_gone", "unsupported_image"]
     assert batch["jobs"][2]["urls"]["result"] == f"/result/{done}"
     assert batch["jobs"][5]["urls"] is None
+    names = [job["filename"] for job in batch["jobs"]]
+    assert names == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", None, "5.jpg"]
+    assert "4.jpg" not in str(client.get(keys.batch(document["batch_id"])))
 
 
 @pytest.mark.parametrize("batch_id", ["odd", "7c9e6679-7425-40de-944b-e07fc1f90ae7"])

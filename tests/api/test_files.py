@@ -1,6 +1,8 @@
 """Artifacts: served whole and in parts, under their name alone, and gone when the job is. The test plays the worker."""
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -60,7 +62,7 @@ async def test_a_part_is_served(http: httpx.AsyncClient, job_id: str, asked: str
     assert answer.headers["content-range"] == f"bytes {first}-{after - 1}/{len(CONTENT)}"
 
 
-@pytest.mark.parametrize("asked", [f"bytes={len(CONTENT)}-", "bytes=9-1", "lines=1-2"])
+@pytest.mark.parametrize("asked", [f"bytes={len(CONTENT)}-", "bytes=9-1", "bytes=-"])
 async def test_a_part_that_is_none_is_a_problem(http: httpx.AsyncClient, job_id: str, asked: str) -> None:
     answer = await http.get(f"/files/{job_id}/image.webp", headers={"Range": asked})
 
@@ -68,12 +70,48 @@ async def test_a_part_that_is_none_is_a_problem(http: httpx.AsyncClient, job_id:
     assert answer.headers["content-range"] == f"bytes */{len(CONTENT)}"
 
 
+@pytest.mark.parametrize("asked", ["lines=1-2", "bytes=1_0-1_2", "bytes=+1-2", f"bytes={'9' * 5000}-", "nothing"])
+async def test_a_range_of_another_form_is_passed_over(http: httpx.AsyncClient, job_id: str, asked: str) -> None:
+    answer = await http.get(f"/files/{job_id}/image.webp", headers={"Range": asked})
+
+    assert (answer.status_code, answer.content) == (200, CONTENT)
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-9", "bytes=999999-"])
+async def test_ranges_are_for_get_alone(http: httpx.AsyncClient, job_id: str, asked: str) -> None:
+    answer = await http.head(f"/files/{job_id}/image.webp", headers={"Range": asked})
+
+    assert (answer.status_code, answer.headers["content-length"]) == (200, str(len(CONTENT)))
+
+
+async def test_a_file_that_is_erased_while_it_is_asked_for_is_not_found(
+    http: httpx.AsyncClient, job_id: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stat = os.stat
+
+    def look_and_erase(path: Path) -> os.stat_result:
+        facts = stat(path)
+        path.unlink()
+        return facts
+
+    monkeypatch.setattr("app.api.routes.files.look", look_and_erase)
+
+    check_problem(await http.get(f"/files/{job_id}/image.webp"), 404, "not_found")
+    assert "Traceback" not in caplog.text
+
+
 async def test_what_the_client_has_is_not_sent_again(http: httpx.AsyncClient, job_id: str) -> None:
     url = f"/files/{job_id}/image.webp"
     tag = (await http.get(url)).headers["etag"]
 
-    for known in (tag, f'"other", W/{tag}', "*"):
-        answer = await http.get(url, headers={"If-None-Match": known})
+    several = [("If-None-Match", '"other"'), ("If-None-Match", tag)]
+    for known in (
+        [("If-None-Match", tag)],
+        [("If-None-Match", f'"other", W/{tag}')],
+        [("If-None-Match", "*")],
+        several,
+    ):
+        answer = await http.get(url, headers=known)
         assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
     assert (await http.get(url, headers={"If-None-Match": '"other"'})).status_code == 200
     part = await http.get(url, headers={"Range": "bytes=0-9", "If-Range": '"other"'})

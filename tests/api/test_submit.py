@@ -163,6 +163,16 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_read(http: httpx.As
     check_problem(await http.post("/classify", content=body(), headers=headers), 413, "file_too_large")
 
 
+async def test_a_length_of_thousands_of_digits_is_a_length(http: httpx.AsyncClient, dog: bytes) -> None:
+    request = http.build_request("POST", "/classify", files={"file": dog})
+    length = request.headers["Content-Length"]
+
+    request.headers["Content-Length"] = length.zfill(5000)
+    assert (await http.send(request)).status_code == 202
+    request.headers["Content-Length"] = "9" * 5000
+    check_problem(await http.send(request), 413, "file_too_large")
+
+
 async def test_a_body_over_the_limit_without_a_length_is_refused_on_the_way(
     http: httpx.AsyncClient, settings: Settings
 ) -> None:
@@ -243,6 +253,20 @@ async def test_a_job_that_cannot_be_waited_for_keeps_its_id(
     assert answer.headers["location"] == f"/status/{answer.json()['job_id']}"
 
 
+async def test_a_job_keeps_its_id_when_the_server_stops(
+    http: httpx.AsyncClient, dog: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancelled(*_: Any, **__: Any) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr("app.jobs.Jobs.end", cancelled)
+
+    answer = await http.post("/classify", files={"file": dog}, headers={"Prefer": "wait=5"})
+
+    assert answer.status_code == 202
+    assert answer.json()["job_id"]
+
+
 @pytest.mark.parametrize(
     ("prefer", "seconds"),
     [
@@ -251,6 +275,8 @@ async def test_a_job_that_cannot_be_waited_for_keeps_its_id(
         ("WAIT = 5", 5),
         ('wait="5"; x=1', 5),
         ("wait=999999", 60),
+        (f"wait={'9' * 5000}", 60),
+        (f"wait={'0' * 5000}5", 5),
         ("wait=soon", 0),
         ("await=5", 0),
         ("", 0),

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -51,6 +52,59 @@ async def test_the_content_decides_whatever_the_uri_claims(http: httpx.AsyncClie
 
 
 @pytest.mark.parametrize(
+    "escape",
+    [
+        lambda uri: uri.replace("/", "\\/"),
+        lambda uri: "\\r\\n".join(uri[i : i + 76] for i in range(0, len(uri), 76)).replace("\\r\\n", "", 1),
+        lambda uri: uri.replace(",", ",\\n "),
+    ],
+)
+async def test_escapes_that_encoders_of_json_make_are_read(
+    http: httpx.AsyncClient, settings: Settings, dog: bytes, escape: Callable[[str], str]
+) -> None:
+    body = f'{{ "top_k" : 2, "image" : "{escape(data_uri(dog))}" }}'
+
+    answer = await http.post("/classify", content=body, headers={"Content-Type": "application/json"})
+
+    assert answer.status_code == 202, answer.text
+    assert files_in(settings)[0].read_bytes() == dog
+
+
+@pytest.mark.parametrize(
+    "members",
+    ['"labels": [%s]' % ",".join("1" * 50_000), '"a": "%s"' % ("a" * 100_000), '"prompt": {%s}' % ('"a":1,' * 20_000)],
+)
+async def test_what_stands_beside_the_image_is_bounded(http: httpx.AsyncClient, members: str) -> None:
+    body = f'{{"image": "{data_uri(png(8, 8))}", {members}}}'
+
+    answer = await http.post("/classify", content=body, headers={"Content-Type": "application/json"})
+
+    problem = check_problem(answer, 400, "bad_request")
+    assert "65536" in problem["detail"]
+
+
+async def test_of_many_wrong_options_a_few_are_told(http: httpx.AsyncClient) -> None:
+    wrong = {f"option{number}": 1 for number in range(1000)} | {"x" * 5000: 1}
+
+    problem = check_problem(await post(http, image=data_uri(png(8, 8)), **wrong), 422, "invalid_option")
+
+    assert problem["detail"].count("There is no such option") == 3
+    assert len(problem["detail"]) < 300
+
+
+async def test_an_image_inside_of_an_option_is_none(http: httpx.AsyncClient) -> None:
+    check_problem(await post(http, image="none", more={"image": data_uri(png(8, 8))}), 400, "bad_request")
+
+
+async def test_a_compressed_body_is_refused(http: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+
+    problem = check_problem(await http.post("/classify", content=b"\x1f\x8b", headers=headers), 400, "bad_request")
+
+    assert "Content-Encoding" in problem["detail"]
+
+
+@pytest.mark.parametrize(
     ("body", "code"),
     [
         (b"", "bad_request"),
@@ -70,6 +124,7 @@ async def test_the_content_decides_whatever_the_uri_claims(http: httpx.AsyncClie
         (b'{"image": "data:image/png;base64,aGVsbG8=", "top_k": 1, "top_k": 2}', "invalid_option"),
         (b'{"image": "data:image/png;base64,aGVsbG8=", "top_k": [1]}', "invalid_option"),
         (b'{"image": "data:image/png;base64,aGVsbG8=", "colour": "blue"}', "invalid_option"),
+        (b'{"image": "data:image/png;base64,aGVsbG8=", "top_k": true}', "invalid_option"),
         (b'{"image": "data:image/png;base64,aGVsbG8=", "model": 1}', "invalid_option"),
         (b'{"image": "data:image/png;base64,aGVsbG8="}', "unsupported_image"),
         (b'{"image": "data:image/png;base64,"}', "unsupported_image"),

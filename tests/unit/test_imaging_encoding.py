@@ -2,7 +2,9 @@
 
 import io
 import os
+import resource
 from errno import ENOSPC
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -157,3 +159,31 @@ def test_too_little_memory_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_full_disk_is_no_fault_of_the_picture(format_: Format) -> None:
     with open("/dev/full", "wb", buffering=0) as disk, pytest.raises(OSError, match=os.strerror(ENOSPC)):  # noqa: PTH123
         encode(noise(300, 200), disk, format_, quality=80, metadata=NONE)
+
+
+@pytest.mark.parametrize("format_", Format)
+def test_a_disk_that_is_full_is_no_picture_cut_short(tmp_path: Path, format_: Format) -> None:
+    whole = len(written(noise(300, 200), format_))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def store() -> None:
+        with (tmp_path / "full").open("wb") as file:
+            encode(noise(300, 200), file, format_, quality=80, metadata=Metadata())
+
+    # A limit on files makes the same short writes as a disk that fills up.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole - 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            store()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_avif_is_not_encoded_beyond_what_a_gigabyte_holds() -> None:
+    check_size(5000, 5000, Format.AVIF, max_pixels=50_000_000)
+    check_size(6000, 5000, Format.WEBP, max_pixels=50_000_000)
+
+    with pytest.raises(InvalidOption, match="more than the 25000000 allowed for avif"):
+        check_size(6000, 5000, Format.AVIF, max_pixels=50_000_000)
+    with pytest.raises(InvalidOption, match="more than the 1000 allowed for avif"):
+        check_size(6000, 5000, Format.AVIF, max_pixels=1000)

@@ -1,6 +1,7 @@
 """Uploads on disk."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -91,6 +92,37 @@ def test_an_artifact_is_there_whole_or_not_at_all(storage: Storage) -> None:
 
     assert files_in(storage) == [storage.artifact("abcd", "image.webp")]
     assert storage.artifact("abcd", "image.webp").read_bytes() == b"another"
+
+
+def test_two_who_write_the_same_artifact_do_not_mix(storage: Storage) -> None:
+    def write_one_inside_the_other(file: BinaryIO) -> None:
+        file.write(b"AAAA")
+        storage.store_artifact("abcd", "image.webp", lambda other: other.write(b"BB"))
+        file.write(b"AAAA")
+
+    storage.store_artifact("abcd", "image.webp", write_one_inside_the_other)
+
+    assert [path.read_bytes() for path in files_in(storage)] == [b"AAAAAAAA"]
+
+
+def test_a_folder_that_another_removes_too_is_removed(storage: Storage) -> None:
+    for round_ in range(50):
+        for number in range(20):
+            storage.store_artifact("abcd", f"file-{number}.bin", lambda file: file.write(b"kept"))
+        with ThreadPoolExecutor(4) as threads:
+            removals = [threads.submit(storage.erase, "abcd") for _ in range(4)]
+        assert [removal.exception() for removal in removals] == [None] * 4, round_
+        assert files_in(storage) == []
+
+
+def test_what_an_attempt_left_half_done_is_discarded(storage: Storage) -> None:
+    (storage.uploads / "incoming" / "abcd.12345678").write_bytes(b"half a download")
+    (storage.uploads / "incoming" / "abce.12345678").write_bytes(b"of another job")
+    storage.store_artifact("abcd", "image.webp", lambda file: file.write(b"kept"))
+
+    storage.discard_unfinished("abcd")
+
+    assert [path.name for path in files_in(storage)] == ["abce.12345678"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from app.worker.run import _backoff_s, _sorted
         (InvalidImage("Damaged."), "invalid_image"),
         (DeviceOutOfMemory("Full."), "device_out_of_memory"),
         (MemoryError(), "out_of_memory"),
-        (FileNotFoundError(2, "no", "/srv/secret"), "upload_missing"),
+        (FileNotFoundError(2, "no", "/srv/secret"), "transient_error"),
         (PermissionError(13, "no", "/srv/secret"), "transient_error"),
         (ConnectionResetError(), "transient_error"),
         (TimeoutError(), "transient_error"),

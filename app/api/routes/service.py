@@ -77,7 +77,7 @@ def router(tasks: tuple[Task[Any], ...], settings: Settings) -> APIRouter:
         responses={200: openapi.answer("Ready.", _HEALTHY), 503: unhealthy},
     )
     async def ready(service: ServiceDep) -> Response:
-        """503 until Redis answers and a worker has loaded its models."""
+        """503 until Redis answers and a worker has loaded a model; `reasons` names the tasks that still lack theirs."""
         document = await _health(service, tasks)
         return JSONResponse(document.model_dump(mode="json"), status_code=200 if document.status == "ok" else 503)
 
@@ -140,14 +140,14 @@ async def _health(service: Service, tasks: tuple[Task[Any], ...]) -> Health:
             timestamp=now,
             reasons=["Redis does not answer."],
         )
-    reasons = _reasons(tasks, workers)
+    loaded = any(report.models for task in tasks for report in _reports(task, workers).values())
     return Health(
-        status="unavailable" if reasons else "ok",
+        status="ok" if loaded else "unavailable",
         redis_connected=True,
         workers_available=len(workers),
         queue_depth=depth,
         timestamp=now,
-        reasons=reasons,
+        reasons=_reasons(tasks, workers),
     )
 
 

@@ -11,7 +11,7 @@ from types import FrameType
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 
-from app.errors import TransientError
+from app.errors import DownloadFailed, TransientError
 from app.worker import outbound
 from tests.downloads import HERE, PICTURE, Fetcher, fails, redirect
 from tests.web import Names, response, serve
@@ -43,7 +43,7 @@ def test_what_does_not_end_is_cut_when_the_time_is_over(
 
     begin = monotonic()
     with serve(answer) as web:
-        assert "in time" in fails(fetcher, f"http://{HERE}:{web.port}/", TransientError)
+        assert "in time" in fails(fetcher, f"http://{HERE}:{web.port}/", DownloadFailed)
     assert monotonic() - begin < 5
 
 
@@ -53,7 +53,7 @@ def test_the_time_counts_across_redirects(fetcher: Fetcher, quick: None) -> None
         connection.sendall(redirect("/"))
 
     with serve(answer) as web:
-        assert "in time" in fails(fetcher, f"http://{HERE}:{web.port}/", TransientError)
+        assert "in time" in fails(fetcher, f"http://{HERE}:{web.port}/", DownloadFailed)
     assert len(web.heads) <= 2
 
 
