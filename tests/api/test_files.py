@@ -104,14 +104,8 @@ async def test_what_the_client_has_is_not_sent_again(http: httpx.AsyncClient, jo
     url = f"/files/{job_id}/image.webp"
     tag = (await http.get(url)).headers["etag"]
 
-    several = [("If-None-Match", '"other"'), ("If-None-Match", tag)]
-    for known in (
-        [("If-None-Match", tag)],
-        [("If-None-Match", f'"other", W/{tag}')],
-        [("If-None-Match", "*")],
-        several,
-    ):
-        answer = await http.get(url, headers=known)
+    for known in ([tag], [f'"other", W/{tag}'], ["*"], ['"other"', tag]):
+        answer = await http.get(url, headers=[("If-None-Match", line) for line in known])
         assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
     assert (await http.get(url, headers={"If-None-Match": '"other"'})).status_code == 200
     part = await http.get(url, headers={"Range": "bytes=0-9", "If-Range": '"other"'})

@@ -1,5 +1,8 @@
 """Pictures that a worker fetches from URLs: those it may, and all it may not."""
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,7 @@ import pytest
 
 from tests.fakes import METADATA_NAME
 from tests.pictures import png
-from tests.processes import Installation, installation
+from tests.processes import Installation, installation, wait_for
 from tests.web import response, serve
 
 #: The one address of this machine that URLs may lead to.
@@ -149,6 +152,49 @@ def test_a_picture_that_is_not_there_fails_at_once(service: Installation) -> Non
 
     assert error["code"] == "download_failed"
     assert service.status(job_id)["attempts"] == 1
+
+
+def test_a_download_that_was_killed_is_made_again_and_leaves_nothing(tmp_path: Path) -> None:
+    killed = threading.Event()
+    whole = response(png(8, 8))
+
+    def answer(connection: Any, target: str) -> None:
+        connection.sendall(whole[:-20])
+        if not killed.is_set():  # the first time: until the process is gone
+            wait_for(lambda: list(service.storage.glob("uploads/incoming/*")), what="a part of the picture")
+            for process_id in worker.children():
+                os.kill(process_id, signal.SIGKILL)
+            killed.set()
+        connection.sendall(whole[-20:])
+
+    with installation(tmp_path, ALLOW_URLS="true", URL_ALLOW_NETWORKS=f"{HERE}/32") as service:
+        service.start_api()
+        worker = service.start_worker()
+        with serve(answer, host=HERE) as web:
+            job_id = submit(service, f"http://{HERE}:{web.port}/")
+            assert service.result(job_id)["attempts"] == 2
+
+        assert [path.name for path in service.storage.glob("uploads/*/*")] == [job_id]
+        assert service.http.delete(f"/jobs/{job_id}").status_code == 204
+        assert list(service.storage.glob("uploads/*/*")) == []
+
+
+def test_a_job_that_is_erased_while_its_picture_does_not_come_is_left_off(service: Installation) -> None:
+    def answer(connection: Any, target: str) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:  # drops, without a length, for as long as somebody takes them
+            connection.sendall(b"x")
+            threading.Event().wait(0.1)
+
+    with serve(answer, host=HERE) as web:
+        job_ids = [submit(service, f"http://{HERE}:{web.port}/") for _ in range(2)]  # for both processes
+        for job_id in job_ids:
+            service.wait_for_state(job_id, "DOWNLOADING")
+            service.http.delete(f"/jobs/{job_id}")
+
+        service.result(service.submit("echo", png(8, 8)), timeout_s=10)  # long before the download's time is over
+
+    wait_for(lambda: not list(service.storage.glob("uploads/incoming/*")), what="the end of what had come")
 
 
 def test_an_erased_job_leaves_no_picture_behind(service: Installation) -> None:

@@ -54,6 +54,14 @@ def test_networks_come_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
     assert networks == (ip_network("10.1.0.0/16"), ip_network("fd12::/64"), ip_network("127.0.0.2/32"))
 
 
+def test_a_batch_is_kept_as_long_as_its_last_job_may_be() -> None:
+    settings = load(queue_ttl=60, task_time_limit=100, result_ttl=1000, tombstone_ttl=5, retry_backoff_s=10)
+
+    latest_start = 60 + 3 * (100 + 4 * 10)
+
+    assert settings.batch_ttl == latest_start + (60 + 100 + 1000) + 5
+
+
 def test_models_are_a_list_whose_names_differ() -> None:
     chosen = load(classify_model=" models/a , team/b@v1 ,").classify_model
 
