@@ -88,8 +88,8 @@ DETAILS: dict[type[AppError], str] = {
     errors.JobCancelled: "The job was cancelled.",
     errors.JobGone: errors.JobGone.SENTENCE,
     errors.FileTooLarge: "The file is larger than 10485760 bytes. Send a smaller one.",
-    errors.UnsupportedImage: "This is no image of a supported format. Send JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.",
-    errors.InvalidImage: "The picture is damaged: its end is missing. Send the whole file.",
+    errors.UnsupportedImage: "The file is empty. Send one of: jpeg, png, webp, gif, bmp, tiff, avif.",
+    errors.InvalidImage: "The image is empty: 0 x 6 pixels. Send one with a picture in it.",
     errors.InvalidOption: "top_k: Input should be less than or equal to 100. See /docs for the options there are.",
     errors.ModelUnavailable: "The model of classify does not load. Tell the operator, or try later.",
     errors.InternalError: errors.InternalError.SENTENCE,
@@ -100,9 +100,13 @@ DETAILS: dict[type[AppError], str] = {
 BATCH_ID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 _REFUSED = {
     "index": 1,
-    "filename": "notes.txt",
+    "filename": "cat.jpg",
     "job_id": None,
-    "error": {"code": "unsupported_image", "message": "The file is no image. Send JPEG or PNG.", "retryable": False},
+    "error": {
+        "code": "unsupported_image",
+        "message": "The file is empty. Send one of: jpeg, png, webp, gif, bmp, tiff, avif.",
+        "retryable": False,
+    },
 }
 BATCH = {
     "batch_id": BATCH_ID,

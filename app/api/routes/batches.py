@@ -70,7 +70,7 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
         responses={
             202: openapi.answer(
                 "Taken in; `jobs` says what became of each file.",
-                examples.BATCH,
+                {**examples.BATCH, "task": task.name},
                 headers={"Location": openapi.header("The batch's status.")},
             ),
             **openapi.problems(errors.BadRequest, errors.FileTooLarge, errors.InvalidOption, errors.ModelUnavailable),

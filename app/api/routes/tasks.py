@@ -75,7 +75,7 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
             },
             202: openapi.answer(
                 "Accepted; follow `urls`.",
-                examples.PENDING,
+                {**examples.PENDING, "task": task.name},
                 headers=location,
             ),
             **openapi.problems(
