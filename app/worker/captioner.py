@@ -14,11 +14,11 @@ import app.worker.torchvision_cpu  # noqa: F401  # isort: skip  # before transfo
 import transformers
 
 from app.config import Settings
-from app.errors import DeviceOutOfMemory, InvalidOption
+from app.errors import InvalidOption
 from app.schemas import ModelInfo
-from app.worker.readers import LOCAL, Reading, reader_of
+from app.worker.readers import Reading, reader_of
 from app.worker.sources import Source
-from app.worker.torch_runtime import device_of, dtype_of
+from app.worker.torch_runtime import LOCAL, device_of, dtype_of, load_network, memory_errors, reading
 
 _WARM_UP_SIDE = 256
 #: What of a model's own generation settings is kept: which tokens mean what, and which may follow which. All else, such
@@ -51,18 +51,17 @@ class TorchCaptioner:
     def __init__(self, source: Source, *, settings: Settings) -> None:
         """Load and warm up, from the source's folder alone.
 
-        Raises `ValueError` for a kind of model that is not supported, and whatever transformers raises for a folder it
-        cannot use.
+        Raises `ValueError` for a kind of model that is not supported and for files that do not suffice, and whatever
+        transformers raises for a folder it cannot use.
         """
         self._device = device_of(settings)
         self._dtype = dtype_of(settings, self._device)
         transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         folder: Any = source.folder
-        config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
-        self._reader = reader_of(source, config)
-        network: Any = transformers.AutoModelForImageTextToText.from_pretrained(
-            folder, config=config, dtype=self._dtype, use_safetensors=True, **LOCAL
-        )
+        with reading(source):
+            config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
+            self._reader = reader_of(source, config)
+            network = load_network("AutoModelForImageTextToText", source, dtype=self._dtype, config=config)
         self._network = network.to(self._device).eval()
         _drop_habits(self._network)
         #: Text positions the network has; None where they do not end.
@@ -71,35 +70,35 @@ class TorchCaptioner:
         self.info = ModelInfo(name=source.name, revision=source.revision, runtime="torch", device=str(self._device))
         self._warm_up()
 
+    @memory_errors()
     def preprocess(self, image: Image.Image, *, prompt: str | None) -> Reading:
         """An upright RGB picture and a prompt as tensors on the device, a batch of one.
 
-        Raises `InvalidOption` for a prompt that leaves the network no room to write.
+        Raises `InvalidOption` for a prompt that leaves the network no room to write, and `DeviceOutOfMemory` or
+        `OutOfMemory`.
         """
         reading = self._reader(image, prompt)
         if self._positions is not None and reading.taken >= self._positions:
             raise InvalidOption(f"The prompt is too long: the model has {self._positions} tokens for all. Shorten it.")
         return reading.to(self._device, self._dtype)
 
+    @memory_errors()
     def generate(self, inputs: Reading, *, max_new_tokens: int, num_beams: int, report: Callable[[float], None]) -> str:
         """Write at most `max_new_tokens`, fewer where the network has no room for more; special tokens are left out.
 
         `report` is called for each token with the part of them that is written, and what it raises ends the writing.
-        Raises `DeviceOutOfMemory` when an accelerator has no memory left.
+        Raises `DeviceOutOfMemory` or `OutOfMemory`.
         """
         if self._positions is not None:
             max_new_tokens = min(max_new_tokens, self._positions - inputs.taken)
-        try:
-            with torch.inference_mode():
-                written = self._network.generate(
-                    **inputs.tensors,
-                    max_new_tokens=max_new_tokens,
-                    num_beams=num_beams,
-                    do_sample=False,
-                    stopping_criteria=transformers.StoppingCriteriaList([_Meter(max_new_tokens, report)]),
-                )
-        except torch.OutOfMemoryError:
-            raise DeviceOutOfMemory("The device had no memory left for this picture.") from None
+        with torch.inference_mode():
+            written = self._network.generate(
+                **inputs.tensors,
+                max_new_tokens=max_new_tokens,
+                num_beams=num_beams,
+                do_sample=False,
+                stopping_criteria=transformers.StoppingCriteriaList([_Meter(max_new_tokens, report)]),
+            )
         text: str = self._reader.tokenizer.decode(written[0, inputs.skipped :], skip_special_tokens=True)
         return text.strip()
 

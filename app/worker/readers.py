@@ -17,11 +17,10 @@ from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, Batch
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from app.worker.sources import Source
+from app.worker.torch_runtime import LOCAL
 
 #: What a chat model is asked when there is no prompt.
 QUESTION = "Describe this picture in one short sentence."
-#: Nothing is downloaded after the fork, and no code that comes with weights is run.
-LOCAL: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 #: Kinds, as transformers calls them, that take pixels and a line of tokens.
 _LINE_KINDS = ("blip", "blip-2", "git", "vision-encoder-decoder")

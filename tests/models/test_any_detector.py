@@ -187,14 +187,39 @@ def test_boxes_are_clamped_and_those_without_extent_left_out(folders: Mapping[st
     ]
 
 
-@pytest.mark.parametrize("query", [([float("nan")] * 3, [0.5] * 4), ([9, 0, 0], [float("nan")] * 4)])
+@pytest.mark.parametrize("query", [([float("nan")] * 3, [0.5] * 4), ([9, 0, 0], [float("inf")] * 4)])
 def test_an_output_of_no_numbers_does_not_pass_for_an_empty_picture(
-    folders: Mapping[str, Path], query: tuple[list[float], list[float]]
+    folders: Mapping[str, Path], query: tuple[list[float], list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector = load(folders["tiny-detr"], dtype="bfloat16")
+    inputs, outputs = detector.preprocess(PICTURE), outputs_of(([9, 0, 0], [0.5] * 4), query)
+    tensors = {name: torch.from_numpy(array).bfloat16() for name, array in outputs.items()}
+    monkeypatch.setattr(detector, "_network", lambda **_: tensors)
 
     with pytest.raises(ArithmeticError, match=r"tiny-detr computes no numbers in bfloat16: set DTYPE=float32"):
-        detector.detections(outputs_of(([9, 0, 0], [0.5] * 4), query), threshold=None, width=200, height=100)
+        detector.predict(inputs)
+
+
+@pytest.mark.parametrize(("threshold", "count"), [(0.49, 1), (0.5, 1), (0.51, 0)])
+def test_only_what_scores_lower_than_the_threshold_is_left_out(
+    folders: Mapping[str, Path], threshold: float, count: int
+) -> None:
+    detector = load(folders["tiny-detr"])
+    outputs = outputs_of(([0, -999, 0], [0.5] * 4))
+
+    found = detector.detections(outputs, threshold=threshold, width=9, height=9)
+
+    assert [one.score for one in found] == [0.5] * count
+
+
+def test_what_is_of_no_class_is_no_object(folders: Mapping[str, Path], tmp_path: Path) -> None:
+    config = json.loads((folders["tiny-detr"] / "config.json").read_text())
+    folder = with_config(folders["tiny-detr"], tmp_path, {**config, "id2label": {"0": "N/A", "1": "right"}})
+    outputs = outputs_of(([9, 0, 0], [0.5] * 4), ([0, 8, 0], [0.5] * 4))
+
+    found = load(folder).detections(outputs, threshold=0.5, width=9, height=9)
+
+    assert [one.label for one in found] == ["right"]
 
 
 def test_the_usual_threshold_is_a_half(folders: Mapping[str, Path]) -> None:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from app.config import Settings
-from app.errors import DeviceOutOfMemory, InvalidOption
+from app.errors import InvalidOption
 from app.worker.captioner import TorchCaptioner
 from app.worker.readers import QUESTION
 from app.worker.sources import Source, fetch
@@ -289,18 +289,6 @@ def test_a_captioner_runs_in_the_dtype_that_is_set(folders: Folders, dtype: str)
         "device": "cpu",
     }
     assert not captioner.labels
-
-
-def test_a_device_without_memory_is_said(captioners: Captioners, monkeypatch: pytest.MonkeyPatch) -> None:
-    captioner = captioners["blip"]
-
-    def full(**arguments: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(captioner._network, "generate", full)
-
-    with pytest.raises(DeviceOutOfMemory):
-        written(captioner)
 
 
 @pytest.mark.parametrize(
