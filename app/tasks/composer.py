@@ -24,7 +24,17 @@ _MAX_KINDS = 4
 _ALONE, _ASIDE = 0.25, 0.5
 
 _NUMBERS = {2: "two", 3: "three", 4: "four"}
-_IRREGULAR = {"knife": "knives", "mouse": "mice", "person": "people", "sheep": "sheep"}
+#: Of a name of several words, the last one is in the plural.
+_IRREGULAR = {
+    "knife": "knives",
+    "loaf": "loaves",
+    "man": "men",
+    "mouse": "mice",
+    "person": "people",
+    "sheep": "sheep",
+    "wolf": "wolves",
+    "woman": "women",
+}
 #: What only comes in pairs.
 _PAIRS = frozenset({"binoculars", "scissors", "skis", "sunglasses", "swimming trunks"})
 #: What is not counted.
@@ -49,7 +59,7 @@ _UNCOUNTED = frozenset(
     }
 )
 #: Beginnings whose first sound is not what their first letter says.
-_SOUNDS_LIKE_Y = ("eu", "uni")
+_SOUNDS_LIKE_A_CONSONANT = ("eu", "ewe", "one", "ukulele", "uni")
 _SILENT_H = "hour"
 
 
@@ -122,13 +132,14 @@ def phrase(noun: str, number: int = 1) -> str:
 
 def _article(noun: str) -> str:
     word = noun.lower()
-    begins_with_vowel = word.startswith(("a", "e", "i", "o", "u")) and not word.startswith(_SOUNDS_LIKE_Y)
+    begins_with_vowel = word.startswith(("a", "e", "i", "o", "u")) and not word.startswith(_SOUNDS_LIKE_A_CONSONANT)
     return "an" if begins_with_vowel or word.startswith(_SILENT_H) else "a"
 
 
 def _plural(noun: str) -> str:
-    if noun in _IRREGULAR:
-        return _IRREGULAR[noun]
+    before, space, last = noun.rpartition(" ")
+    if last in _IRREGULAR:
+        return before + space + _IRREGULAR[last]
     if noun.endswith(("s", "x", "z", "ch", "sh")):
         return noun + "es"
     if noun.endswith("y") and not noun.endswith(("ay", "ey", "oy", "uy")):

@@ -144,11 +144,13 @@ def test_many_of_a_kind_are_named_in_the_plural(noun: str, plural: str) -> None:
 
 
 def test_labels_of_other_detectors_follow_the_same_rules() -> None:
-    assert [phrase(noun, 7) for noun in ("fox", "ferry", "monkey", "brush")] == [
+    assert [phrase(noun, 7) for noun in ("fox", "ferry", "monkey", "brush", "meat loaf", "timber wolf")] == [
         "several foxes",
         "several ferries",
         "several monkeys",
         "several brushes",
+        "several meat loaves",
+        "several timber wolves",
     ]
 
 
@@ -159,6 +161,10 @@ def test_labels_of_other_detectors_follow_the_same_rules() -> None:
         "an hourglass",
         "a honeycomb",
         "a unicycle",
+        "a ewe",
+        "a one",
+        "a ukulele",
+        "an onion",
         "an umbrella",
         "an upright",
         "a European fire salamander",
