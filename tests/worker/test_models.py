@@ -16,7 +16,7 @@ from app.tasks.classify import Classify
 from app.tasks.detect import Detect
 from app.worker.models import Models, choose
 from app.worker.reports import Reports
-from app.worker.sources import fetch
+from app.worker.sources import Source, fetch
 from tests.fakes import Echo, FakeModel
 from tests.processes import ROOT
 
@@ -136,6 +136,64 @@ def test_the_reason_of_a_failed_load_is_one_line_without_paths(
     monkeypatch.setattr(tasks, "TASKS", (Broken(),))
 
     assert load(settings)[1]["broken"].error == "OSError: cannot read … or …, see https://hub.example/docs"
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("no /data, no /srv/a,b/c.", "no …, no …."),
+        ("cannot open '/opt/my cache/in, here/x.json' now", "cannot open '…' now"),
+        ("cannot open /opt/my cache/x or team/second", "cannot open … or team/second"),
+        ("in ~/models/x (or ~ops/y), file:///etc/x/y", "in … (or …), …"),
+        ("not found:/etc/x", "not found:…"),
+        (
+            "GET https://user:p@ss@mirror.internal/team/second?X-Signature=abc failed",
+            "GET https://mirror.internal/team/second failed",
+        ),
+        ("token hf_abcdefghijKLMNOP123 is refused by hf_hub_download", "token … is refused by hf_hub_download"),
+        ("bearer our-own-token.", "bearer …."),
+        ("no model.safetensors in /srv/my models/first", "no model.safetensors in first"),
+        ("/srv/my models/first/config.json: bad", "first/config.json: bad"),
+        ("/srv/my models/first-2 is another", "… is another"),
+        ("read float16/float32 of team/second, 3 s/it </s>", "read float16/float32 of team/second, 3 s/it </s>"),
+    ],
+)
+def test_the_reason_of_a_failed_load_tells_no_path_and_no_secret(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, message: str, reason: str
+) -> None:
+    class Telling(Echo):
+        def sources(self, settings: Settings) -> tuple[str, ...]:
+            return ("/srv/my models/first",)
+
+        def load(self, loader: Loader, model: str) -> Any:
+            raise OSError(message)
+
+    monkeypatch.setattr(tasks, "TASKS", (Telling(),))
+    monkeypatch.setattr("app.worker.models.fetch", lambda name, token: Source(name=public_name(name)))
+
+    _, reports = load(settings.model_copy(update={"hf_token": "our-own-token"}))
+
+    assert reports["echo"].error == f"OSError: {reason}"
+
+
+def test_a_reason_calls_a_model_by_its_name_wherever_its_files_are(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cache, link = tmp_path / "my hub" / "abc", tmp_path / "a link"
+    cache.mkdir(parents=True)
+    link.symlink_to(cache)
+
+    class Telling(Echo):
+        def sources(self, settings: Settings) -> tuple[str, ...]:
+            return ("team/second@v1",)
+
+        def load(self, loader: Loader, model: str) -> Any:
+            raise OSError(f"{link}/x of {cache}, not {link}")
+
+    monkeypatch.setattr(tasks, "TASKS", (Telling(),))
+    monkeypatch.setattr("app.worker.models.fetch", lambda name, token: Source(public_name(name), folder=link))
+
+    assert load(settings)[1]["echo"].error == "OSError: team/second/x of team/second, not team/second"
 
 
 def test_a_folder_is_named_by_its_weights() -> None:
