@@ -63,7 +63,7 @@ class Models:
             import app.worker.torch_runtime  # noqa: F401, PLC0415
 
     def labels(self) -> dict[str, Labels]:
-        """The labels of every task's models, as far as their files tell."""
+        """The labels of the models of every task that checks its options by them, as far as their files tell."""
         return {
             task.name: {
                 public_name(model): self._sources[model].labels
@@ -71,6 +71,7 @@ class Models:
                 if model in self._sources
             }
             for task in self.tasks
+            if type(task).check is not Task.check
         }
 
     def load(self, report: Report) -> None:
