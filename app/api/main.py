@@ -77,7 +77,7 @@ def _connect(settings: Settings) -> aioredis.Redis:
         timeout=0.8,
         decode_responses=True,
         socket_timeout=1,
-        socket_connect_timeout=0.5,
+        socket_connect_timeout=0.8,
         retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     )
     return aioredis.Redis.from_pool(pool)

@@ -231,7 +231,7 @@ async def test_a_wait_for_the_result_outlasts_other_changes(
 
 async def test_many_waiters_wake_at_once(application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend) -> None:
     job_id = await submit(http)
-    waiting = [asyncio.create_task(http.get(f"/result/{job_id}?wait=30")) for _ in range(300)]
+    waiting = [asyncio.create_task(http.get(f"/result/{job_id}?wait=30")) for _ in range(150)]
     await waited_for(application, job_id)
 
     finish(backend, job_id)
