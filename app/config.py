@@ -22,14 +22,14 @@ def public_name(source: str) -> str:
     return folder.name if folder.is_absolute() else source.partition("@")[0]
 
 
-def _split(value: object) -> object:
-    """A list as the environment holds it: its members, separated by commas."""
+def split(value: object) -> object:
+    """A list as the environment or a form holds it, its members separated by commas. What is no text stays as it is."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _networks(value: object) -> object:
     """Parsed here, so that what is no network is told in one line and not in one for each kind of network."""
-    parts = _split(value)
+    parts = split(value)
     return tuple(map(ip_network, parts)) if isinstance(parts, list) else parts
 
 
@@ -43,12 +43,12 @@ def _distinct(models: tuple[str, ...]) -> tuple[str, ...]:
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[int, Field(ge=1, le=30 * 86_400)]
 #: NoDecode: pydantic-settings would want a list as JSON.
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)]
 #: Every process of a worker holds all of them, and says so in one short line.
 Models = Annotated[
     tuple[Annotated[str, Field(max_length=200)], ...],
     NoDecode,
-    BeforeValidator(_split),
+    BeforeValidator(split),
     Field(min_length=1, max_length=8),
     AfterValidator(_distinct),
 ]

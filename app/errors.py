@@ -109,7 +109,7 @@ class JobGone(AppError):
 
 
 class FileTooLarge(AppError):
-    """The upload is larger than `MAX_FILE_SIZE`."""
+    """A file is larger than `MAX_FILE_SIZE`, or a request than it may be."""
 
     code = "file_too_large"
     http_status = 413
@@ -190,6 +190,7 @@ class OutOfMemory(AppError):
 
     code = "out_of_memory"
     title = "Out of memory"
+    SENTENCE: ClassVar[str] = "The job needed more memory than its worker has. Send a smaller picture."
 
 
 class UploadMissing(AppError):

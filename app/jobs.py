@@ -1,4 +1,4 @@
-"""The path of a job, as the API walks it: submit, read its status, fetch its result."""
+"""The path of a job, as the API walks it: submit, alone or in a batch, read its status, fetch its result, erase."""
 
 import asyncio
 import re
@@ -105,8 +105,9 @@ class Jobs:
         return found
 
     async def get_many(self, job_ids: list[str]) -> list[Job | JobNotFound | JobGone]:
-        """Many jobs in one round trip; those that cannot be shown come as the error that says why."""
-        async with self._redis.pipeline(transaction=False) as pipeline:
+        """Many jobs at one moment; those that cannot be shown come as the error that says why."""
+        # In a transaction, or a record and its state could be from before and after a write.
+        async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.hgetall(keys.LANES)
             for job_id in job_ids:
                 pipeline.hgetall(keys.job(job_id))

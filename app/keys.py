@@ -6,7 +6,7 @@ r"""Every Redis key, and how long it lives.
 | `celery-task-meta-{id}` | its state and result, as Celery reads them | until its `expires_at` |
 | `batch:{id}` | a batch: its files and the ids of their jobs, JSON | as long as its last job may |
 | `run:{id}` | the token of the process that runs it | `LOCK_TTL_S`, renewed while it runs |
-| `change:{id}` | pub/sub: a word at every state write | not stored |
+| `change:{id}` | pub/sub: a word at every state write, and at the erasure | not stored |
 | `{queue}`, `{queue}\x06\x165` | the lanes of a queue: messages, as kombu lays them out | until taken |
 | `lanes` | per lane, the number of its last message and of the last one started | for ever, a field or two a lane |
 | `open` | sorted set: jobs that have not ended, by submission | a job leaves when it ends or expires |

@@ -169,7 +169,8 @@ def read(client: redis.Redis, job_id: str) -> JobRecord:
 _ERASE = """
 local expires_at = tonumber(redis.call('HGET', KEYS[1], 'expires_at') or 0)
 if expires_at <= tonumber(ARGV[2]) then return 0 end
-redis.call('HSET', KEYS[1], 'expires_at', ARGV[2])
+-- Long ago by every clock: that of a worker may be behind.
+redis.call('HSET', KEYS[1], 'expires_at', 0)
 redis.call('HDEL', KEYS[1], 'filename', 'url', 'options', 'image')
 redis.call('PEXPIREAT', KEYS[1], ARGV[2] + ARGV[3])
 redis.call('DEL', KEYS[2])

@@ -79,10 +79,10 @@ class Storage:
         uploads = (self.root / self.upload(job_id, "")).parent
         for upload in (uploads / job_id, *uploads.glob(f"{job_id}.*")):
             upload.unlink(missing_ok=True)
-        self.discard_unfinished(job_id)
+        self.discard_attempts(job_id)
 
-    def discard_unfinished(self, job_id: str) -> None:
-        """Delete what attempts at a job have left that came to no good end: parts of a download, and artifacts."""
+    def discard_attempts(self, job_id: str) -> None:
+        """Delete what attempts at a job have left that came to no good end: parts of downloads, and artifacts."""
         for part in (self.uploads / _INCOMING).glob(f"{job_id}.*"):
             part.unlink(missing_ok=True)
         self.remove(self._artifacts_of(job_id))

@@ -118,6 +118,6 @@ def describe_validation(errors: Any) -> str:
     parts = []
     for error in errors[:_MAX_TOLD]:
         name = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path"))[:_MAX_NAME]
-        said = _PLAINLY.get(error["type"], error["msg"])
+        said = _PLAINLY.get(error["type"], error["msg"].removeprefix("Value error, "))
         parts.append(f"{name}: {said}" if name else said)
     return "; ".join(parts) + ". See /docs for the options there are."

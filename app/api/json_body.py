@@ -19,6 +19,8 @@ from app.storage import IncomingUpload
 #: Bytes beside the image.
 MAX_REST_BYTES = 64 * 1024
 _HOW = "Send an object with either 'image', a data URI, or 'url', and the options beside it."
+_NO_URI = "'image' is no data URI in base64. Begin it with 'data:image/jpeg;base64,'."
+_TOO_MUCH = f"The object holds more than {MAX_REST_BYTES} bytes beside the image. {_HOW}"
 #: A member with a data URI in base64 (RFC 2397). The media type it claims does not matter: the content decides. Some
 #: encoders of JSON escape slashes.
 _IMAGE = re.compile(rb'"image"\s*:\s*"(data:(?:[^",\\]|\\/){0,200};base64,([^"]*))"', re.IGNORECASE)
@@ -46,6 +48,8 @@ def read(path: Path, upload: IncomingUpload) -> Submission:
     body = path.read_bytes()
     found = _IMAGE.search(body)
     rest = body if found is None else body[: found.start(1)] + _CUT.encode() + body[found.end(1) :]
+    if len(rest) > MAX_REST_BYTES:
+        raise BadRequest(_TOO_MUCH if found else f"{_NO_URI} {_TOO_MUCH}")
     options = _parse(rest)
     if ("image" in options) == ("url" in options):
         raise BadRequest(_HOW)
@@ -55,14 +59,12 @@ def read(path: Path, upload: IncomingUpload) -> Submission:
             raise BadRequest(f"'url' is not a text. {_HOW}")
         return Submission(options, url)
     if found is None or options.pop("image") != _CUT:
-        raise BadRequest("'image' is no data URI in base64. Begin it with 'data:image/jpeg;base64,'.")
+        raise BadRequest(_NO_URI)
     upload.write(_decode(found[2]))
     return Submission(options, None)
 
 
 def _parse(rest: bytes) -> dict[str, Any]:
-    if len(rest) > MAX_REST_BYTES:
-        raise BadRequest(f"The object holds more than {MAX_REST_BYTES} bytes beside the image. {_HOW}")
     try:
         options = json.loads(rest, object_pairs_hook=_once, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 #: Beside files, a body holds its boundaries, its headers and a few short options.
 FORM_ALLOWANCE_BYTES = 64 * 1024
-#: By name, the values in the order in which they came.
-Fields = dict[str, list[str]]
+#: By name: a value, or those that came for the same name, in their order.
+Fields = dict[str, str | list[str]]
 _MAX_FIELDS = 32
 _MAX_NAME = 64
 _HOW = "Send multipart/form-data with the picture as a part named 'file' and the options as fields beside it."
@@ -57,7 +57,7 @@ class _Reader:
 
     def __init__(self, new_file: Callable[[str | None], Sink]) -> None:
         self._new_file = new_file
-        self._fields: Fields = {}
+        self._fields: dict[str, list[str]] = {}
         self._headers: dict[bytes, bytes] = {}
         self._header, self._value = b"", b""
         self._name = ""
@@ -86,7 +86,7 @@ class _Reader:
             raise BadRequest(f"The body ends in the middle of a part. {_HOW}")
         if not self._files:
             raise BadRequest(f"There is no file in the request. {_HOW}")
-        return self._fields
+        return {name: values if len(values) > 1 else values[0] for name, values in self._fields.items()}
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]

@@ -63,8 +63,7 @@ async def _receive_form(request: Request, header: str, upload: IncomingUpload, *
         return upload
 
     pieces = body.chunks(request, max_bytes=max_bytes + FORM_ALLOWANCE_BYTES)
-    fields = await read_form(header, pieces, new_file)
-    received.options = {name: values if len(values) > 1 else values[0] for name, values in fields.items()}
+    received.options = {**await read_form(header, pieces, new_file)}
     return received
 
 

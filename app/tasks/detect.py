@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, BeforeValidator, Field
 
-from app.config import Settings
+from app.config import Settings, split
 from app.errors import InvalidOption
 from app.tasks.base import Answer, Attempt, Detection, Detector, Loader, Options, Task
 
@@ -17,11 +17,6 @@ from app.tasks.base import Answer, Attempt, Detection, Detector, Loader, Options
 _BOX_DIGITS = 1
 _SCORE_DIGITS = 4
 _SUGGESTIONS = 3
-
-
-def _split(value: object) -> object:
-    """A form has no lists: there, commas separate."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class DetectOptions(Options):
@@ -43,7 +38,7 @@ class DetectOptions(Options):
             fail_fast=True,
             description="Only these; `found` then says of each whether it is there. In a form, commas separate them.",
         ),
-        BeforeValidator(_split),
+        BeforeValidator(split),
     ] = ()
     max_detections: Annotated[int, Field(ge=1, le=100, description="At most this many predictions.")] = 100
 

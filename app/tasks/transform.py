@@ -2,6 +2,9 @@
 
 The picture is decoded no larger than it is needed, resized, brought to sRGB and encoded. Both files are made from the
 upload, so the thumbnail shows all of it, whatever was cut off the picture.
+
+Pillow does it. On a photo of 12 megapixels libvips was measured to be 1.2 to 1.7 times as fast, 25 ms a job, for twice
+the memory and with decoders of its own, which `app.imaging` does not guard.
 """
 
 from collections.abc import Mapping

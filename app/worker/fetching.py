@@ -21,7 +21,6 @@ def fetch_picture(  # noqa: PLR0913  # where from, where to, within which bounds
     if kept.exists():  # an earlier attempt has fetched it
         info = imaging.probe(kept, max_pixels=settings.max_pixels)
     else:
-        storage.discard_unfinished(job_id)
         with storage.incoming(job_id, max_bytes=settings.max_file_size) as upload:
             download(url, into=upload, settings=settings, report=report)
             upload.finish()

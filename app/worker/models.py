@@ -6,9 +6,7 @@ to the queue.
 """
 
 import logging
-import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 from celery.exceptions import Reject
@@ -18,24 +16,10 @@ from app.announcements import Labels, LoadedModel, LoadReport
 from app.config import Settings, public_name
 from app.errors import ModelUnavailable
 from app.tasks.base import Captioner, Detector, Loader, Network, Task
+from app.worker.reasons import reason_of
 from app.worker.sources import Source, fetch
 
 logger = logging.getLogger(__name__)
-
-#: What a reason must not tell, and what stands in its place, one after the other.
-_HIDDEN = (
-    (re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{10,}\b"), "…"),  # tokens of the hub
-    (re.compile(r"(?<=//)[^/\s]+@"), ""),  # who asks, in a URL
-    (re.compile(r"(\bhttps?://[^\s?]+)\?[^\s'\"]+"), r"\1"),  # signatures, in a URL
-    (re.compile(r"""(['"`])(?:file:|~|/)[^'"`]*\1"""), r"\1…\1"),  # a quoted path, whatever is in it
-    (re.compile(r"\bfile:[^\s'\"`]+"), "…"),
-    # Any other path, up to the punctuation after it. After a space it goes on with what holds a slash and is no URL.
-    (
-        re.compile(r"(?<![\w./<])(?!(?<=:)//)(?:~[\w.-]*)?/[^\s'\"`]*[\w…](?: (?!\w+://)[^\s/'\"`]+/[^\s'\"`]*\w)*/?"),
-        "…",
-    ),
-)
-_MAX_REASON = 400
 
 #: How loading one task went, by its name.
 Report = Callable[[str, LoadReport], None]
@@ -86,23 +70,11 @@ class Models:
                 models = _load(task, loader)
             except Exception as error:  # a model that does not load is a state of the service, shown by readiness
                 logger.exception("%s did not load", task.name)
-                report(task.name, LoadReport(error=self._reason(error)))
+                report(task.name, LoadReport(error=reason_of(error, settings=self.settings, sources=self._sources)))
             else:
                 self._loaded[task.name] = models
                 loaded = tuple(LoadedModel(info=model.info, labels=len(model.labels)) for model in models.values())
                 report(task.name, LoadReport(models=loaded))
-
-    def _reason(self, error: Exception) -> str:
-        """One line that says why, without the server's paths and secrets."""
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        text = f"{type(error).__name__}: {' '.join(lines)}" if lines else type(error).__name__
-        literal = _literals(self.settings, self._sources)
-        if literal:
-            longest_first = "|".join(re.escape(each) for each in sorted(literal, key=len, reverse=True))
-            text = re.sub(rf"(?:{longest_first})(?![\w-])", lambda found: literal[found[0]], text)
-        for hidden, instead in _HIDDEN:
-            text = hidden.sub(instead, text)
-        return text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + "…"
 
     def require(self, task: Task[Any]) -> Mapping[str, Any]:
         """What a task loaded, by name. Raises `Reject`, which puts the message back, if there is nothing."""
@@ -169,14 +141,3 @@ def choose(models: Mapping[str, Any], name: str | None) -> Any:
     if name not in models:
         raise ModelUnavailable(f"The model {name!r} is no longer offered. Choose another of GET /models.")
     return models[name]
-
-
-def _literals(settings: Settings, sources: Mapping[str, Source]) -> dict[str, str]:
-    """What to say for the hub's token and for the models' folders, as configured and as found: their public names."""
-    literals = {settings.hf_token: "…"} if settings.hf_token else {}
-    for configured, source in sources.items():
-        found = (source.folder.absolute(), source.folder.resolve()) if source.folder else ()
-        for folder in (Path(configured), *found):
-            if folder.is_absolute() and folder.name:
-                literals[str(folder)] = source.name
-    return literals

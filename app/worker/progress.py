@@ -47,6 +47,10 @@ class Progress:
             raise Fenced(self._request.id, outcome)
         return record
 
+    def confirm(self) -> bool:
+        """Whether the job is this process's, as Redis knows: False if it does not answer. Raises `Fenced`."""
+        return self._tell(self._shown)
+
     def enter(self, state: State) -> None:
         """Begin a stage. Raises `Fenced`."""
         self._state = state
@@ -69,13 +73,15 @@ class Progress:
         yield
         self.timings[name] = round((time.perf_counter() - begin) * 1000, 2)
 
-    def _tell(self, percent: int) -> None:
+    def _tell(self, percent: int) -> bool:
+        """Whether it is stored; work goes on if not. Raises `Fenced`."""
         self._shown, self._written_s = percent, time.monotonic()
         job_id = self._request.id
         try:
             outcome = self._backend.write(job_id, {"progress": percent}, self._state, request=self._request)
         except RedisError as error:  # the work is worth finishing: its result is held until Redis is back
             logger.warning("job %s: progress was not stored: %s", job_id, error)
-            return
+            return False
         if outcome is not Write.STORED:
             raise Fenced(job_id, outcome)
+        return True

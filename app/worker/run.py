@@ -78,7 +78,7 @@ def run_job(celery_task: CeleryTask, message: Message, loaded: Mapping[str, Any]
         record = progress.start()
         _check_wait(record, attempt.settings.queue_ttl)
         if record.attempts > 1:
-            storage.discard_unfinished(request.id)
+            storage.discard_attempts(request.id)
         model = choose(loaded, message.model)
         image = _fetch(record.url, message, attempt) if record.url else None
         answer = _work(message, model, attempt)
@@ -91,7 +91,8 @@ def run_job(celery_task: CeleryTask, message: Message, loaded: Mapping[str, Any]
         failure = _sorted(error, request.id)
         if record is not None and isinstance(failure, TransientError):
             _retry(celery_task, record, failure)
-        _tidy(storage.discard_unfinished, request.id)
+        if record is not None:
+            _discard(attempt)
         raise failure from None
     # The two moments are two machines' clocks.
     queued_ms = max(0, (record.started_at or 0) - record.submitted_at)
@@ -119,9 +120,18 @@ class _Attempt:
 
     def store(self, name: str, write: Callable[[BinaryIO], object]) -> StoredFile:
         """Keep a file with the result."""
-        self.progress.report(0)  # is it still ours?
+        self.progress.report(0)  # raises once the job is known to be lost
         size = self.storage.store_artifact(self.job_id, name, write)
         return StoredFile(name=name, url=file_url(self.job_id, name), bytes=size)
+
+
+def _discard(attempt: _Attempt) -> None:
+    """Remove what a failed attempt leaves, unless somebody else has gone on with the job, or completed it, since."""
+    try:
+        if attempt.progress.confirm():
+            _tidy(attempt.storage.discard_attempts, attempt.job_id)
+    except Fenced as lost:
+        logger.info("%s, its files are left alone", lost)
 
 
 def _tidy(removal: Callable[[str], None], job_id: str) -> None:
@@ -183,7 +193,7 @@ def _sorted(error: Exception, job_id: str) -> AppError:
         case SoftTimeLimitExceeded():
             return TimeLimit(TimeLimit.SENTENCE)
         case MemoryError():  # Celery would raise it again in the main process and take the worker down
-            return OutOfMemory("The job needed more memory than its worker has. Send a smaller picture.")
+            return OutOfMemory(OutOfMemory.SENTENCE)
         case OSError():
             logger.warning("job %s: %s", job_id, error)
             return TransientError("Reading or writing a file, or reaching the network, failed.")

@@ -76,5 +76,7 @@ def _download(configured: str, *, token: str | None) -> Source:
 
     name, _, revision = configured.partition("@")
     folder = Path(snapshot_download(name, revision=revision or None, token=token, allow_patterns=list(_FILES)))
+    if not any(folder.glob("*.safetensors")):
+        raise FileNotFoundError("this revision has no .safetensors file; choose one that has")
     # The hub's cache names a snapshot's folder by its commit.
     return Source(name=name, folder=folder, revision=folder.name[:_REVISION_DIGITS])

@@ -23,7 +23,7 @@ from app.worker.sources import Source
 LOCAL: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 #: Networks are warmed up on a picture of this side; each processor makes its own size of it.
-_WARM_UP_SIDE = 256
+WARM_UP_SIDE = 256
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 #: What a checkpoint may lack: counts that matter in training only, and the last layer of the encoder of a vision
 #: encoder-decoder, which its decoder does not read.
@@ -100,7 +100,7 @@ def memory_errors() -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
             raise DeviceOutOfMemory("The device had no memory left for this picture.") from None
         if "can't allocate memory" in str(error):
-            raise OutOfMemory("The job needed more memory than its worker has. Send a smaller picture.") from None
+            raise OutOfMemory(OutOfMemory.SENTENCE) from None
         raise
 
 
@@ -121,7 +121,7 @@ class TorchNetwork:
         self._network = network.to(self._device).eval()
         self.labels: Mapping[int, str] = network.config.id2label
         self.info = ModelInfo(name=source.name, revision=source.revision, runtime="torch", device=str(self._device))
-        self.warm_up(Image.new("RGB", (_WARM_UP_SIDE, _WARM_UP_SIDE)))
+        self.warm_up(Image.new("RGB", (WARM_UP_SIDE, WARM_UP_SIDE)))
 
     def warm_up(self, image: Image.Image) -> None:
         """A first prediction, which takes longer than others and shows what does not work. Raises what that raises."""

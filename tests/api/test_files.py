@@ -1,6 +1,5 @@
 """Artifacts: served whole and in parts, under their name alone, and gone when the job is. The test plays the worker."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest_asyncio
 import redis
 
 from app.config import Settings
+from app.registry import now_ms
 from app.states import State
 from app.storage import Storage
 from tests.api.test_submit import check_problem, files_in
@@ -94,7 +94,7 @@ async def test_a_file_that_is_erased_while_it_is_asked_for_is_not_found(
         path.unlink()
         return facts
 
-    monkeypatch.setattr("app.api.routes.files.look", look_and_erase)
+    monkeypatch.setattr("app.api.routes.files._look", look_and_erase)
 
     check_problem(await http.get(f"/files/{job_id}/image.webp"), 404, "not_found")
     assert "Traceback" not in caplog.text
@@ -184,6 +184,26 @@ async def test_an_erased_job_is_gone_with_all_it_held(
     assert client.zscore("open", job_id) is None
 
 
+async def test_an_erased_job_stays_so_for_a_worker_whose_clock_is_behind(
+    http: httpx.AsyncClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, running = [
+        str((await http.post("/classify", files={"file": png(8, 8)})).json()["job_id"]) for _ in range(2)
+    ]
+    backend = backend_of(settings)
+    backend.start(running, {"progress": 5}, request=request_of(running))
+    for job_id in (waiting, running):
+        await http.delete(f"/jobs/{job_id}")
+
+    monkeypatch.setattr("app.backend.now_ms", lambda: now_ms() - 5000)
+
+    assert backend.start(waiting, {"progress": 5}, request=request_of(waiting))[0] == "gone"
+    backend.store_result(running, RESULT, "SUCCESS", request=request_of(running))
+    for job_id in (waiting, running):
+        check_problem(await http.get(f"/status/{job_id}"), 410, "job_gone")
+        check_problem(await http.delete(f"/jobs/{job_id}"), 410, "job_gone")
+
+
 async def test_an_erased_job_that_runs_can_write_no_more(http: httpx.AsyncClient, settings: Settings) -> None:
     job_id = str((await http.post("/classify", files={"file": png(8, 8)})).json()["job_id"])
     backend = backend_of(settings)
@@ -210,5 +230,4 @@ async def test_files_that_cannot_be_removed_now_are_left_to_the_chores(
 
     assert (await http.delete(f"/jobs/{job_id}")).status_code == 204
 
-    due = client.zrangebyscore("expiring", "-inf", json.loads(str(client.hget(f"job:{job_id}", "expires_at"))))
-    assert due == [job_id]
+    assert client.zrangebyscore("expiring", "-inf", now_ms()) == [job_id]

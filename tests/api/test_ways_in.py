@@ -83,6 +83,14 @@ async def test_what_stands_beside_the_image_is_bounded(http: httpx.AsyncClient, 
     assert "65536" in problem["detail"]
 
 
+async def test_a_picture_without_the_beginning_of_a_data_uri_is_told_what_it_lacks(
+    http: httpx.AsyncClient, dog: bytes
+) -> None:
+    problem = check_problem(await post(http, image=base64.b64encode(dog).decode()), 400, "bad_request")
+
+    assert problem["detail"].startswith("'image' is no data URI in base64. Begin it with")
+
+
 async def test_of_many_wrong_options_a_few_are_told(http: httpx.AsyncClient) -> None:
     wrong = {f"option{number}": 1 for number in range(1000)} | {"x" * 5000: 1}
 
@@ -90,6 +98,12 @@ async def test_of_many_wrong_options_a_few_are_told(http: httpx.AsyncClient) -> 
 
     assert problem["detail"].count("There is no such option") == 3
     assert len(problem["detail"]) < 300
+
+
+async def test_what_is_no_switch_is_said_plainly(http: httpx.AsyncClient) -> None:
+    problem = check_problem(await post(http, image=data_uri(png(8, 8)), top_k=True), 422, "invalid_option")
+
+    assert problem["detail"].startswith("top_k is no switch")
 
 
 async def test_an_image_inside_of_an_option_is_none(http: httpx.AsyncClient) -> None:

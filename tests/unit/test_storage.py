@@ -120,7 +120,7 @@ def test_what_an_attempt_left_half_done_is_discarded(storage: Storage) -> None:
     (storage.uploads / "incoming" / "abce.12345678").write_bytes(b"of another job")
     storage.store_artifact("abcd", "image.webp", lambda file: file.write(b"kept"))
 
-    storage.discard_unfinished("abcd")
+    storage.discard_attempts("abcd")
 
     assert [path.name for path in files_in(storage)] == ["abce.12345678"]
 

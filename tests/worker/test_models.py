@@ -230,13 +230,19 @@ def test_a_hub_model_is_fetched_at_its_revision(tmp_path: Path, monkeypatch: pyt
     def download(name: str, **options: Any) -> str:
         asked.append((name, options["revision"], options["token"]))
         assert not any(pattern.endswith(".bin") for pattern in options["allow_patterns"])
-        return str(tmp_path / "0123456789abcdef0123")
+        return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    folder = tmp_path / "0123456789abcdef0123"
+    folder.mkdir()
 
+    lacking = fetch("google/vit-base-patch16-224@main", token="secret")
+    (folder / "model.safetensors").touch()
     source = fetch("google/vit-base-patch16-224@main", token="secret")
 
-    assert asked == [("google/vit-base-patch16-224", "main", "secret")]
+    assert asked == [("google/vit-base-patch16-224", "main", "secret")] * 2
+    assert lacking.folder is None
+    assert "no .safetensors file; choose one that has" in lacking.error
     assert (source.name, source.revision) == ("google/vit-base-patch16-224", "0123456789ab")
 
 

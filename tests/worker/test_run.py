@@ -1,9 +1,23 @@
-"""Sorting errors, and the delays between attempts."""
+"""Attempts that fail: sorting errors, the delays between attempts, and what is left of them."""
+
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import redis
+from PIL import Image
 
-from app.errors import AppError, DeviceOutOfMemory, InvalidImage, TransientError
-from app.worker.run import _backoff_s, _sorted
+from app import keys
+from app.broker import CeleryApp
+from app.errors import AppError, DeviceOutOfMemory, InvalidImage, ModelError, TransientError
+from app.registry import JobRecord
+from app.storage import Storage
+from app.tasks.base import Attempt
+from app.worker.run import Message, _backoff_s, _sorted, run_job
+from tests.backends import RESULT, request_of
+from tests.fakes import Echo, FakeModel
+from tests.pictures import png
+from tests.records import accept, record
 
 
 @pytest.mark.parametrize(
@@ -40,3 +54,51 @@ def test_delays_double_to_a_limit_and_are_spread(retries: int, most: float) -> N
 
     assert all(most / 2 <= delay <= most for delay in drawn)
     assert max(drawn) - min(drawn) > most / 4
+
+
+class Failing(Echo):
+    """Stores a file and fails."""
+
+    def __init__(self, before_it_fails: Any) -> None:
+        self._before_it_fails = before_it_fails
+
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, attempt: Attempt) -> Image.Image:
+        attempt.store("image.webp", lambda file: file.write(b"of the one that fails"))
+        self._before_it_fails()
+        raise ValueError("late")
+
+
+def run(celery: CeleryApp, storage: Storage, job: JobRecord, task: Failing) -> None:
+    upload = storage.resolve(job.path)
+    upload.parent.mkdir(exist_ok=True)
+    upload.write_bytes(png(8, 8))
+    celery_task: Any = SimpleNamespace(app=celery, backend=celery.backend, request=SimpleNamespace(id=job.job_id))
+    with pytest.raises(ModelError):
+        run_job(celery_task, Message(task=task, path=job.path, options={}, model=None), {"fake": FakeModel()}, storage)
+
+
+def test_a_failed_attempt_leaves_no_files(celery: CeleryApp, client: redis.Redis, storage: Storage) -> None:
+    job = record(task="echo")
+    accept(client, job)
+
+    run(celery, storage, job, Failing(lambda: None))
+
+    assert not storage.artifact(job.job_id, "image.webp").exists()
+
+
+def test_an_attempt_that_fails_after_another_has_completed_the_job_leaves_its_files_alone(
+    celery: CeleryApp, client: redis.Redis, storage: Storage
+) -> None:
+    job = record(task="echo")
+    accept(client, job)
+
+    def another_completes_it() -> None:
+        client.delete(keys.run(job.job_id))  # the first was silent for longer than its lock lasts
+        request = request_of(job.job_id, token="other:2")
+        celery.backend.start(job.job_id, {"progress": 5}, request=request)
+        storage.store_artifact(job.job_id, "image.webp", lambda file: file.write(b"of the one that completes"))
+        celery.backend.store_result(job.job_id, RESULT, "SUCCESS", request=request)
+
+    run(celery, storage, job, Failing(another_completes_it))
+
+    assert storage.artifact(job.job_id, "image.webp").read_bytes() == b"of the one that completes"

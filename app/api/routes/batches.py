@@ -95,8 +95,7 @@ async def _accept(request: Request, service: Service, task: Task[Any]) -> Batch:
         if kind != "multipart/form-data":
             raise BadRequest("Send multipart/form-data with each picture as a part named 'file'.")
         fields = await read_form(header, body.chunks(request, max_bytes=settings.max_batch_bytes), new_file)
-        options = {name: values if len(values) > 1 else values[0] for name, values in fields.items()}
-        work = await work_asked(options, task, service)
+        work = await work_asked({**fields}, task, service)
         try:
             for file in files:
                 await to_thread.run_sync(partial(file.settle, max_pixels=settings.max_pixels))

@@ -60,7 +60,7 @@ def router(_tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
             raise NotFound(_MISSING)
         path = service.storage.artifact(job_id, name)
         try:
-            facts = await to_thread.run_sync(look, path)
+            facts = await to_thread.run_sync(_look, path)
         except FileNotFoundError:  # erased since
             raise NotFound(_MISSING) from None
         answer = _Artifact(path, facts, content_type)
@@ -72,7 +72,7 @@ def router(_tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
     return routes
 
 
-def look(path: Path) -> os.stat_result:
+def _look(path: Path) -> os.stat_result:
     """Size and time of a file."""
     return path.stat()
 

@@ -56,7 +56,7 @@ def router(tasks: tuple[Task[Any], ...], settings: Settings) -> APIRouter:
     @routes.get(
         "/models",
         summary="What the live workers can do.",
-        responses={200: openapi.answer("Every task and its model.", _MODELS), **openapi.problems()},
+        responses={200: openapi.answer("Every task and its models.", _MODELS), **openapi.problems()},
     )
     async def models(service: ServiceDep) -> ModelsDocument:
         """Told by the workers themselves; nobody is asked."""

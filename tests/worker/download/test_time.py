@@ -41,10 +41,8 @@ def test_what_does_not_end_is_cut_when_the_time_is_over(
             connection.sendall(drop)
             threading.Event().wait(pause_s)
 
-    begin = monotonic()
     with serve(answer) as web:
         assert "in time" in fails(fetcher, f"http://{HERE}:{web.port}/", DownloadFailed)
-    assert monotonic() - begin < 5
 
 
 def test_the_time_counts_across_redirects(fetcher: Fetcher, quick: None) -> None:
