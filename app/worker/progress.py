@@ -41,8 +41,8 @@ class Progress:
 
     def start(self) -> JobRecord:
         """Take the run's lock and say STARTED, waiting for Redis if need be. Raises `Fenced` if it cannot be had."""
-        first = {"progress": progress_in(State.STARTED)}
-        outcome, record = self._backend.start(self._request.id, first, request=self._request)
+        self._shown, self._written_s = progress_in(State.STARTED), time.monotonic()
+        outcome, record = self._backend.start(self._request.id, {"progress": self._shown}, request=self._request)
         if record is None:
             raise Fenced(self._request.id, outcome)
         return record
