@@ -145,7 +145,7 @@ def _batched_job(index: int, entry: BatchEntry, found: Job | AppError | None) ->
         status, progress, error = status_of(found.state), found.progress, found.error
         filename = found.record.filename
     elif found is not None:
-        error = ErrorDescription(found.code, found.message, found.retryable)
+        error = found.description
     return BatchedJob(
         index=index,
         filename=filename,
@@ -167,7 +167,7 @@ def _urls(job_id: str) -> JobUrls:
 
 
 def _job_error(error: ErrorDescription | None) -> JobError | None:
-    return None if error is None else JobError(code=error.code, message=error.message, retryable=error.retryable)
+    return None if error is None else JobError(**vars(error))
 
 
 def status_url(job_id: str) -> str:

@@ -9,6 +9,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 
+@dataclass(frozen=True)
+class ErrorDescription:
+    """What a client may know of a failed job."""
+
+    code: str
+    message: str
+    retryable: bool
+
+
 class AppError(Exception):
     """Something this service knows how to explain to its client."""
 
@@ -23,6 +32,11 @@ class AppError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+    @property
+    def description(self) -> ErrorDescription:
+        """The error as it is told beside others."""
+        return ErrorDescription(code=self.code, message=self.message, retryable=self.retryable)
 
 
 class InternalError(AppError):
@@ -227,15 +241,6 @@ class DeviceOutOfMemory(TransientError):
 
     code = "device_out_of_memory"
     title = "The device is out of memory"
-
-
-@dataclass(frozen=True)
-class ErrorDescription:
-    """What a client may know of a failed job."""
-
-    code: str
-    message: str
-    retryable: bool
 
 
 #: Failures that Celery itself writes, from outside the task body.

@@ -9,6 +9,7 @@ the root.
 import contextlib
 import hashlib
 import itertools
+import logging
 import re
 import shutil
 import uuid
@@ -19,6 +20,8 @@ from typing import BinaryIO, Self
 
 from app.errors import FileTooLarge, InternalError
 
+logger = logging.getLogger(__name__)
+
 _INCOMING = "incoming"
 #: No separators, no leading dot: a name that stays where it is put.
 _ARTIFACT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\.[a-z0-9]{1,8}")
@@ -27,6 +30,16 @@ _ARTIFACT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\.[a-z0-9]{1,8}")
 def _own() -> str:
     """Digits for a file that nobody else writes, though they do the same work, as a worker that was given up may."""
     return uuid.uuid4().hex[:8]
+
+
+def removed(removal: Callable[[], None]) -> bool:
+    """Whether a removal succeeded. Files that stay must not keep anything else: the sweeper comes by for them."""
+    try:
+        removal()
+    except OSError as error:
+        logger.warning("files could not be removed: %s", error)
+        return False
+    return True
 
 
 class Storage:

@@ -106,9 +106,10 @@ async def _on_unexpected(request: Request, error: Exception) -> Response:
     return render(InternalError(InternalError.SENTENCE))
 
 
-#: More than these wrong options, and longer names, are not told.
+#: As much of what a client wrote as is said back to it.
+MAX_ECHO = 40
+#: More wrong options than these are not told.
 _MAX_TOLD = 3
-_MAX_NAME = 40
 #: What pydantic says in terms of Python.
 _PLAINLY = {"extra_forbidden": "There is no such option", "tuple_type": "Input should be a list"}
 
@@ -117,7 +118,7 @@ def describe_validation(errors: Any) -> str:
     """One sentence of pydantic's list of errors: which option, and what is wrong with it."""
     parts = []
     for error in errors[:_MAX_TOLD]:
-        name = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path"))[:_MAX_NAME]
+        name = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path"))[:MAX_ECHO]
         said = _PLAINLY.get(error["type"], error["msg"].removeprefix("Value error, "))
         parts.append(f"{name}: {said}" if name else said)
     return "; ".join(parts) + ". See /docs for the options there are."

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from app.api.errors import MAX_ECHO
+from app.api.multipart import FORM_ALLOWANCE_BYTES
 from app.errors import BadRequest, InvalidOption
 from app.storage import IncomingUpload
 
-#: Bytes beside the image.
-MAX_REST_BYTES = 64 * 1024
 _HOW = "Send an object with either 'image', a data URI, or 'url', and the options beside it."
 _NO_URI = "'image' is no data URI in base64. Begin it with 'data:image/jpeg;base64,'."
-_TOO_MUCH = f"The object holds more than {MAX_REST_BYTES} bytes beside the image. {_HOW}"
+_TOO_MUCH = f"The object holds more than {FORM_ALLOWANCE_BYTES} bytes beside the image. {_HOW}"
 #: A member with a data URI in base64 (RFC 2397). The media type it claims does not matter: the content decides. Some
 #: encoders of JSON escape slashes.
 _IMAGE = re.compile(rb'"image"\s*:\s*"(data:(?:[^",\\]|\\/){0,200};base64,([^"]*))"', re.IGNORECASE)
@@ -28,8 +28,6 @@ _IMAGE = re.compile(rb'"image"\s*:\s*"(data:(?:[^",\\]|\\/){0,200};base64,([^"]*
 _CUT = "data:;base64,"
 #: Many encoders of base64 break their lines.
 _ESCAPED = re.compile(rb"\\[/nrt]|[ \t]")
-#: As much of a wrong name as is said back.
-_MAX_ECHO = 40
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def read(path: Path, upload: IncomingUpload) -> Submission:
     body = path.read_bytes()
     found = _IMAGE.search(body)
     rest = body if found is None else body[: found.start(1)] + _CUT.encode() + body[found.end(1) :]
-    if len(rest) > MAX_REST_BYTES:
+    if len(rest) > FORM_ALLOWANCE_BYTES:
         raise BadRequest(_TOO_MUCH if found else f"{_NO_URI} {_TOO_MUCH}")
     options = _parse(rest)
     if ("image" in options) == ("url" in options):
@@ -86,7 +84,7 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for name, value in pairs:
         if name in members:
-            raise InvalidOption(f"The option {name[:_MAX_ECHO]!r} is given twice. Give it once.")
+            raise InvalidOption(f"The option {name[:MAX_ECHO]!r} is given twice. Give it once.")
         members[name] = value
     return members
 

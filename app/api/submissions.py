@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from app import imaging
 from app.api.deps import Service
-from app.api.errors import describe_validation
+from app.api.errors import MAX_ECHO, describe_validation
 from app.broker import Priority
 from app.config import public_name
 from app.errors import InvalidOption
@@ -16,9 +16,6 @@ from app.jobs import Picture, Work
 from app.registry import ImageFacts
 from app.storage import IncomingUpload
 from app.tasks.base import Options, Task
-
-#: As much of a wrong value as is said back.
-_MAX_ECHO = 40
 
 
 async def work_asked(options: dict[str, Any], task: Task[Any], service: Service) -> Work:
@@ -49,7 +46,7 @@ def probe_and_keep(upload: IncomingUpload, filename: str | None, *, max_pixels: 
 def _single(task: Task[Any], name: str, value: Any) -> Any:
     """A value as it came. A form may give several only to an option that takes a list."""
     if isinstance(value, list) and name not in _lists(task.options):
-        raise InvalidOption(f"The option {name[:_MAX_ECHO]!r} is given more than one value. Give it one.")
+        raise InvalidOption(f"The option {name[:MAX_ECHO]!r} is given more than one value. Give it one.")
     return value
 
 
@@ -66,5 +63,5 @@ def _lists(options: type[Options]) -> frozenset[str]:
 
 def _one_of(choices: Iterable[str], asked: object, *, option: str) -> str:
     if not isinstance(asked, str) or asked not in choices:
-        raise InvalidOption(f"{option}: {str(asked)[:_MAX_ECHO]!r} is not one of: {', '.join(choices)}.")
+        raise InvalidOption(f"{option}: {str(asked)[:MAX_ECHO]!r} is not one of: {', '.join(choices)}.")
     return asked

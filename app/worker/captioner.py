@@ -76,10 +76,10 @@ class TorchCaptioner:
         Raises `InvalidOption` for a prompt that leaves the network no room to write, and `DeviceOutOfMemory` or
         `OutOfMemory`.
         """
-        reading = self._reader(image, prompt)
-        if self._positions is not None and reading.taken >= self._positions:
+        read = self._reader(image, prompt)
+        if self._positions is not None and read.taken >= self._positions:
             raise InvalidOption(f"The prompt is too long: the model has {self._positions} tokens for all. Shorten it.")
-        return reading.to(self._device, self._dtype)
+        return read.to(self._device, self._dtype)
 
     @memory_errors()
     def generate(self, inputs: Reading, *, max_new_tokens: int, num_beams: int, report: Callable[[float], None]) -> str:

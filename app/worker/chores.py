@@ -6,7 +6,6 @@ In a thread of its own: however long a slow disk takes, the keeper's renewals do
 import itertools
 import logging
 import time
-from collections.abc import Callable
 from functools import partial
 
 import redis
@@ -15,7 +14,7 @@ from app import broker, keys, registry
 from app.broker import CeleryApp, Messages
 from app.errors import JobGone
 from app.registry import now_ms
-from app.storage import Storage
+from app.storage import Storage, removed
 from app.worker.identity import WORKER
 from app.worker.rounds import Periodic, Rounds, connect
 
@@ -68,7 +67,7 @@ def publish_due(client: redis.Redis, messages: Messages) -> int:
 
 
 def erase_expired(client: redis.Redis, storage: Storage) -> int:
-    """Remove the uploads of jobs past their `expires_at`. Their results have left by themselves. Returns how many."""
+    """Remove the files of jobs past their `expires_at`. Their results have left by themselves. Returns how many."""
     erased = 0
     while expired := _due(client, keys.EXPIRING):
         for job_id in expired:
@@ -78,7 +77,7 @@ def erase_expired(client: redis.Redis, storage: Storage) -> int:
 
 
 def _erase(client: redis.Redis, storage: Storage, job_id: str) -> None:
-    _tried(lambda: storage.erase(job_id))
+    removed(partial(storage.erase, job_id))
     with client.pipeline(transaction=True) as transaction:
         for index in (keys.OPEN, keys.RETRIES, keys.EXPIRING):
             transaction.zrem(index, job_id)
@@ -87,25 +86,15 @@ def _erase(client: redis.Redis, storage: Storage, job_id: str) -> None:
 
 def sweep(client: redis.Redis, storage: Storage) -> int:
     """Remove old files that belong to no job, whatever left them there. Returns how many."""
-    files, removed = storage.older_than(time.time() - _ORPHAN_AGE_S), 0
+    files, swept = storage.older_than(time.time() - _ORPHAN_AGE_S), 0
     while some := list(itertools.islice(files, _AT_ONCE)):
         with client.pipeline(transaction=False) as pipeline:
             for job_id, _ in some:
                 pipeline.hget(keys.job(job_id), "expires_at")
             ends = pipeline.execute()
         orphans = [path for (_, path), end in zip(some, ends, strict=True) if end is None or int(end) <= now_ms()]
-        removed += sum(_tried(partial(storage.remove, path)) for path in orphans)
-    return removed
-
-
-def _tried(removal: Callable[[], None]) -> bool:
-    """Whether it is gone. A file that cannot be removed must not keep the others; the sweeper comes by again."""
-    try:
-        removal()
-    except OSError as error:
-        logger.warning("a file could not be removed: %s", error)
-        return False
-    return True
+        swept += sum(removed(partial(storage.remove, path)) for path in orphans)
+    return swept
 
 
 def _due(client: redis.Redis, index: str) -> list[str]:

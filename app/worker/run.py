@@ -10,6 +10,7 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, BinaryIO
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -31,7 +32,7 @@ from app.errors import (
 from app.registry import ImageFacts, JobRecord, now_ms
 from app.schemas import file_url
 from app.states import State
-from app.storage import Storage
+from app.storage import Storage, removed
 from app.tasks.base import Answer, StoredFile, Task
 from app.worker.fetching import fetch_picture
 from app.worker.identity import token_of
@@ -85,7 +86,7 @@ def run_job(celery_task: CeleryTask, message: Message, loaded: Mapping[str, Any]
     except Fenced as lost:
         logger.info("%s, this copy is dropped", lost)
         if lost.outcome is Write.GONE:  # what was stored since it was erased
-            _tidy(storage.erase, request.id)
+            removed(partial(storage.erase, request.id))
         raise Ignore from None
     except Exception as error:  # noqa: BLE001  # whatever a task raises ends as an error of ours
         failure = _sorted(error, request.id)
@@ -129,16 +130,9 @@ def _discard(attempt: _Attempt) -> None:
     """Remove what a failed attempt leaves, unless somebody else has gone on with the job, or completed it, since."""
     try:
         if attempt.progress.confirm():
-            _tidy(attempt.storage.discard_attempts, attempt.job_id)
+            removed(partial(attempt.storage.discard_attempts, attempt.job_id))
     except Fenced as lost:
         logger.info("%s, its files are left alone", lost)
-
-
-def _tidy(removal: Callable[[str], None], job_id: str) -> None:
-    try:
-        removal(job_id)
-    except OSError as error:  # the sweeper comes by
-        logger.warning("job %s: files could not be removed: %s", job_id, error)
 
 
 def _fetch(url: str, message: Message, attempt: _Attempt) -> ImageFacts:

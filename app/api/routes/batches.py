@@ -17,7 +17,7 @@ from app.api.multipart import read_form
 from app.api.submissions import probe_and_keep, work_asked
 from app.config import Settings
 from app.documents import batch_document, batch_status, batch_url
-from app.errors import AppError, BadRequest, ErrorDescription, FileTooLarge
+from app.errors import AppError, BadRequest, FileTooLarge
 from app.jobs import Picture
 from app.registry import Batch, BatchEntry
 from app.schemas import BatchDocument, BatchStatus
@@ -141,9 +141,6 @@ class _File:
 
     def entry(self) -> BatchEntry:
         """What became of it."""
-        error = self._error
-        return BatchEntry(
-            filename=self._filename,
-            job_id=None if error else self.upload.job_id,
-            error=ErrorDescription(error.code, error.message, error.retryable) if error else None,
-        )
+        if self._error:
+            return BatchEntry(filename=self._filename, job_id=None, error=self._error.description)
+        return BatchEntry(filename=self._filename, job_id=self.upload.job_id)

@@ -1,6 +1,6 @@
 """Following jobs, their status and their result; and erasing them."""
 
-import logging
+from functools import partial
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -17,9 +17,8 @@ from app.documents import Job, result_document, status_document
 from app.errors import AppError, JobCancelled, JobFailed
 from app.schemas import JobError, MissingJob, ResultDocument, StatusDocument, StatusList
 from app.states import Status, status_of
+from app.storage import removed
 from app.tasks.base import Task
-
-logger = logging.getLogger(__name__)
 
 _MAX_IDS = 100
 _RETRY_AFTER_S = 1
@@ -100,10 +99,7 @@ def router(tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
     async def erase(job_id: str, service: ServiceDep) -> Response:
         """Its picture, its files and its result go at once; what still runs or waits comes to nothing."""
         await service.jobs.erase(job_id)
-        try:
-            await to_thread.run_sync(service.storage.erase, job_id)
-        except OSError:  # the worker's chores find what is left
-            logger.exception("the files of job %s could not be removed", job_id)
+        await to_thread.run_sync(removed, partial(service.storage.erase, job_id))
         return Response(status_code=204)
 
     return routes
@@ -112,7 +108,7 @@ def router(tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
 def _entry(job_id: str, found: Job | AppError) -> StatusDocument | MissingJob:
     if isinstance(found, Job):
         return status_document(found)
-    return MissingJob(job_id=job_id, error=JobError(code=found.code, message=found.message, retryable=found.retryable))
+    return MissingJob(job_id=job_id, error=JobError(**vars(found.description)))
 
 
 def _result_answer(job: Job, schemas: dict[str, type[ResultDocument]]) -> Response:
