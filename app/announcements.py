@@ -4,13 +4,12 @@ A worker's keeper writes an announcement every few seconds under a key that expi
 workers that are alive. With it goes a longer memory of each task: that somebody takes its jobs, and by which labels.
 """
 
-import json
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, cast
 
 import redis
 import redis.asyncio as aioredis
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from app import keys
 from app.schemas import ModelInfo
@@ -43,20 +42,43 @@ class Announcement(BaseModel):
     tasks: dict[str, LoadReport | None]
 
 
+class ServedModel(BaseModel):
+    """What is remembered of a model of a task."""
+
+    model_config = ConfigDict(frozen=True)
+
+    #: Those by which a request is checked.
+    labels: tuple[str, ...] = ()
+    #: None until it has been loaded.
+    revision: str | None = None
+
+
 #: The labels of a task's models, by their names.
 Labels = Mapping[str, Sequence[str]]
+#: What is remembered of a task's models, by their names.
+Served = Mapping[str, ServedModel]
+_SERVED: TypeAdapter[Served] = TypeAdapter(Served)
 
 
 def announce(
     client: redis.Redis, announcement: Announcement, *, labels: Mapping[str, Labels], remembered_s: int
 ) -> None:
-    """Say or renew it. That its tasks are served, and by which `labels`, is remembered for `remembered_s`."""
+    """Say or renew it. That its tasks are served, and by what, is remembered for `remembered_s`."""
     with client.pipeline(transaction=False) as pipeline:
         pipeline.sadd(keys.WORKERS, announcement.worker)
         pipeline.set(keys.worker(announcement.worker), announcement.model_dump_json(), ex=keys.WORKER_TTL_S)
-        for task in announcement.tasks:
-            pipeline.set(keys.served(task), json.dumps(labels.get(task, {})), ex=remembered_s)
+        for task, report in announcement.tasks.items():
+            served = _served(report, labels.get(task, {}))
+            pipeline.set(keys.served(task), _SERVED.dump_json(served), ex=remembered_s)
         pipeline.execute()
+
+
+def _served(report: LoadReport | None, labels: Labels) -> Served:
+    revisions = {model.info.name: model.info.revision for model in report.models} if report else {}
+    return {
+        name: ServedModel(labels=tuple(labels.get(name, ())), revision=revisions.get(name))
+        for name in labels.keys() | revisions.keys()
+    }
 
 
 def withdraw(client: redis.Redis, worker: str) -> None:
@@ -77,7 +99,7 @@ async def live_workers(client: aioredis.Redis) -> list[Announcement]:
     return [Announcement.model_validate_json(value) for value in values if value is not None]
 
 
-async def remembered_labels(client: aioredis.Redis, task: str) -> Labels | None:
-    """The labels of a task's models as a worker last announced them; None if none has for long."""
+async def remembered_models(client: aioredis.Redis, task: str) -> Served | None:
+    """The models of a task as a worker last announced them; None if none has for long."""
     said: Any = await client.get(keys.served(task))
-    return None if said is None else cast("Labels", json.loads(said))
+    return None if said is None else _SERVED.validate_json(said)

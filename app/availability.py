@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import redis.asyncio as aioredis
 
 from app import announcements
-from app.announcements import Labels
+from app.announcements import Served
 from app.errors import ModelUnavailable
 
 #: Submissions trust what was read this long ago, so that not each of them asks.
@@ -19,7 +19,7 @@ _TRUSTED_S = 1.0
 
 @dataclass(frozen=True)
 class _Known:
-    labels: Labels
+    models: Served
     read_s: float
 
 
@@ -30,20 +30,20 @@ class Availability:
         self._redis = redis
         self._known: dict[str, _Known] = {}
 
-    async def labels(self, task: str) -> Labels:
-        """The labels of the task's models, as far as they are known. Raises `ModelUnavailable`."""
+    async def models(self, task: str) -> Served:
+        """The task's models, as far as they are known. Raises `ModelUnavailable`."""
         known = self._known.get(task)
         if known is None or time.monotonic() - known.read_s > _TRUSTED_S:
             # What is unavailable is not kept: the next one asks again.
             self._known[task] = known = _Known(await self._read(task), time.monotonic())
-        return known.labels
+        return known.models
 
-    async def _read(self, task: str) -> Labels:
-        labels = await announcements.remembered_labels(self._redis, task)
-        if labels is None:
+    async def _read(self, task: str) -> Served:
+        models = await announcements.remembered_models(self._redis, task)
+        if models is None:
             raise ModelUnavailable(f"No worker has been there for {task} for long. Tell the operator, or try later.")
         live = await announcements.live_workers(self._redis)
         reports = [worker.tasks[task] for worker in live if task in worker.tasks]
         if reports and all(report is not None and report.error for report in reports):
             raise ModelUnavailable(f"The model of {task} does not load. Tell the operator, or try later.")
-        return labels
+        return models

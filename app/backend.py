@@ -1,7 +1,7 @@
 """Celery's result backend, with one script for every state write: the fence.
 
 A run is started by taking its lock, under a token that names the process. From then on the script lets a state through
-only if nobody else holds the lock and the job has not ended, so that a redelivered message, a process that was given up
+only if nobody else holds the lock and the run has not ended, so that a redelivered message, a process that was given up
 or a late write can never change what a client has been told. The same script keeps the record, the indexes and the
 wake-ups in step with the state.
 
@@ -9,18 +9,18 @@ Used by URL: `result_backend = "app.backend:FencedBackend+redis://localhost:6379
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
 from typing import Any
 
 from celery.backends.redis import RedisBackend
 from kombu.utils.functional import retry_over_time
 from redis.exceptions import ResponseError
 
-from app import keys
+from app import scripts
 from app.errors import refuses_writes
-from app.registry import Fields, JobRecord, now_ms
+from app.registry import Fields, JobRecord, lives_ms
 from app.states import State
 
 logger = logging.getLogger(__name__)
@@ -35,72 +35,44 @@ class Write(StrEnum):
     HELD = "held"
     #: The job has ended; what it ended with stands.
     ENDED = "ended"
-    #: The record has expired or was erased.
+    #: The record has expired or was erased, and nobody else wants the run.
+    GONE = "gone"
+    #: It was to be cancelled, and now is.
+    CANCELLED = "cancelled"
+
+
+class Verdict(StrEnum):
+    """Whether a worker is to go on with a run that it holds."""
+
+    #: It is.
+    MINE = "mine"
+    #: Another process has been given it.
+    HELD = "held"
+    #: It is to be cancelled.
+    CANCELLED = "cancelled"
+    #: It has ended.
+    ENDED = "ended"
+    #: Nobody wants it any more.
     GONE = "gone"
 
 
-_WRITE = """
-local meta, record, lock = KEYS[1], KEYS[2], KEYS[3]
-local state, value, token, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local lock_ttl, retry_at = ARGV[5], tonumber(ARGV[9])
-local open_ttl, result_ttl, tombstone_ttl = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local terminal = {SUCCESS = true, FAILURE = true, REVOKED = true}
-local id = redis.call('HGET', record, 'job_id')
+@dataclass(frozen=True)
+class Held:
+    """A run that a worker holds."""
 
-local expires_at = tonumber(redis.call('HGET', record, 'expires_at') or 0)
-if expires_at <= now then return {'gone'} end
-local holder = redis.call('GET', lock)
-if holder and holder ~= token then return {'held'} end
-local old = redis.call('GET', meta)
-if old and terminal[cjson.decode(old)['status']] then return {'ended'} end
+    run_id: str
+    #: Names the process that runs it; None while only its message is there.
+    token: str | None
 
-local function live_until(moment)
-  expires_at = moment
-  redis.call('HSET', record, 'expires_at', expires_at)
-  redis.call('PEXPIREAT', record, expires_at + tombstone_ttl)
-  redis.call('ZADD', KEYS[5], expires_at, id)
-end
+    def for_script(self) -> dict[str, str]:
+        """As the script is told."""
+        return {"run": self.run_id, **({"token": self.token} if self.token else {})}
 
-redis.call('HSET', record, 'updated_at', now)
-if state == 'STARTED' then
-  redis.call('SET', lock, token, 'PX', lock_ttl)
-  -- A lock that is ours already: the answer to this very start was lost.
-  if not holder then redis.call('HINCRBY', record, 'attempts', 1) end
-  redis.call('HSET', record, 'started_at', now)
-  redis.call('HDEL', record, 'retry_at')
-  live_until(now + open_ttl)
-  local job = redis.call('HMGET', record, 'task', 'priority', 'number')
-  -- The field is that of keys.lane_cursor.
-  local started = job[1] .. ':' .. job[2] .. ':started'
-  if tonumber(job[3]) > tonumber(redis.call('HGET', KEYS[7], started) or 0) then
-    redis.call('HSET', KEYS[7], started, job[3])
-  end
-elseif state == 'RETRY' then
-  redis.call('HINCRBY', record, 'retries', 1)
-  redis.call('HSET', record, 'retry_at', retry_at)
-  redis.call('ZADD', KEYS[6], retry_at, id)
-  live_until(retry_at + open_ttl)
-  redis.call('DEL', lock)
-elseif terminal[state] then
-  redis.call('HSET', record, 'finished_at', now)
-  redis.call('ZREM', KEYS[4], id)
-  live_until(now + result_ttl)
-  redis.call('DEL', lock)
-end
-redis.call('SET', meta, value, 'PXAT', expires_at)
-redis.call('PUBLISH', ARGV[10], state)
-return {'stored', state == 'STARTED' and redis.call('HGETALL', record) or {}}
-"""
 
-_RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
-"""
-
-_RENEW = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-return 0
-"""
+def _model_of(result: Any) -> str | None:
+    """The model that gave a result, as a submission names the one it expects."""
+    model = result.get("model") if isinstance(result, dict) else None
+    return model and f"{model['name']}@{model['revision']}"
 
 
 class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no types
@@ -140,49 +112,26 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
         traceback: Any = None,
         retry_at_ms: int | None = None,
     ) -> tuple[Write, Fields]:
-        settings = self.app.settings
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         meta["task_id"] = job_id
-        written = [keys.meta(job_id), keys.job(job_id), keys.run(job_id)]
-        indexes = [keys.OPEN, keys.EXPIRING, keys.RETRIES, keys.LANES]
-        values = [
-            state,
-            self.encode(meta),
-            getattr(request, "run_token", None) or "",
-            now_ms(),
-            keys.LOCK_TTL_S * 1000,
-            settings.open_ttl * 1000,
-            settings.result_ttl * 1000,
-            settings.tombstone_ttl * 1000,
-            retry_at_ms or "",
-            keys.change(job_id),
-        ]
-        outcome, *flat = self._write_script(keys=written + indexes, args=values)
+        outcome, *flat = scripts.call(
+            self.client,
+            "write",
+            run=job_id,
+            state=state,
+            value=self.encode(meta),
+            token=getattr(request, "run_token", None) or "",
+            retry_at=retry_at_ms,
+            answered=_model_of(result) if state is State.SUCCESS else None,
+            lives=lives_ms(self.app.settings),
+        )
         texts = [text.decode() for text in flat[0]] if flat else []
         return Write(outcome.decode()), dict(zip(texts[::2], texts[1::2], strict=True))
 
-    def release(self, job_id: str, *, token: str) -> bool:
-        """Free the lock of a run whose process will write no more. True if it was held under this token."""
-        return bool(self._release_script(keys=[keys.run(job_id)], args=[token]))
-
-    def renew(self, held: dict[str, str]) -> None:
-        """Keep locks alive: `held` maps job ids to the tokens under which they are held."""
-        with self.client.pipeline(transaction=False) as pipeline:
-            for job_id, token in held.items():
-                self._renew_script(keys=[keys.run(job_id)], args=[token, keys.LOCK_TTL_S * 1000], client=pipeline)
-            pipeline.execute()
-
-    @cached_property
-    def _write_script(self) -> Any:
-        return self.client.register_script(_WRITE)
-
-    @cached_property
-    def _release_script(self) -> Any:
-        return self.client.register_script(_RELEASE)
-
-    @cached_property
-    def _renew_script(self) -> Any:
-        return self.client.register_script(_RENEW)
+    def renew(self, held: Sequence[Held]) -> list[Verdict]:
+        """Keep alive what a worker holds. Returns, for each, whether it should go on with it."""
+        said = scripts.call(self.client, "renew", held=[one.for_script() for one in held])
+        return [Verdict(verdict.decode()) for verdict in said]
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         """Celery asks this of a failed write: a Redis that refuses to write will take it later, as one away will."""

@@ -1,27 +1,24 @@
-"""The Celery app, and how a job gets onto its queue.
+"""The Celery app, and jobs as its messages.
 
-A job's record and its message are written in one Redis transaction: both or neither. The message is built by Celery and
-encoded by kombu, so that it is theirs to the letter; only the LPUSH is ours. Nothing here imports a model runtime: the
-API and the dashboard use this module too.
+The messages are built by Celery and encoded by kombu, so that they are theirs to the letter; only putting them on a
+list is ours. Nothing here imports a model runtime: the API and the dashboard use this module too.
 """
 
 import uuid
 from collections.abc import Sequence
-from enum import IntEnum
 from functools import cached_property
 from typing import Any
 
+import redis
 from celery import Celery
 from kombu import Connection, Queue
 from kombu.serialization import dumps as serialize
 from kombu.utils.json import dumps
-from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
-from redis.asyncio.client import Pipeline
 
-from app import keys, registry, tasks
+from app import tasks
 from app.config import Settings
-from app.registry import Batch, JobRecord
+from app.priority import Priority
+from app.registry import NewJob
 from app.tasks.base import Task
 
 #: How long a stopping worker lets running jobs finish before it gives them back.
@@ -30,16 +27,6 @@ SOFT_SHUTDOWN_S = 25
 _VISIBILITY_TIMEOUT_S = 86_400
 #: Slower loads than this are given up; only replacements of a dead process are held to it.
 _LOAD_TIMEOUT_S = 180
-_SOFT_LIMIT_LEAD_S = 10
-
-
-class Priority(IntEnum):
-    """The lanes of a queue. On Redis, 0 is served first."""
-
-    #: Served before anything of the lane below.
-    HIGH = 0
-    #: What everybody gets who does not ask.
-    NORMAL = 5
 
 
 class CeleryApp(Celery):  # type: ignore[misc]  # Celery carries no types
@@ -49,6 +36,18 @@ class CeleryApp(Celery):  # type: ignore[misc]  # Celery carries no types
         super().__init__("darkroom", broker=settings.broker_url, set_as_current=False)
         self.settings = settings
         self.conf.update(_configuration(settings, served or tasks.TASKS))
+
+    @cached_property
+    def messages(self) -> "Messages":
+        """What encodes jobs for this app's workers."""
+        return Messages(self)
+
+    @cached_property
+    def redis(self) -> redis.Redis:
+        """A client for a worker's main process, apart from Celery's own: it decodes, and never waits long."""
+        return redis.Redis.from_url(
+            self.settings.broker_url, decode_responses=True, socket_timeout=2, socket_connect_timeout=1
+        )
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802  # Celery's name
@@ -84,8 +83,9 @@ def _configuration(settings: Settings, served: Sequence[Task[Any]]) -> dict[str,
         "worker_soft_shutdown_timeout": SOFT_SHUTDOWN_S,
         "worker_hijack_root_logger": False,
         "worker_send_task_events": True,
+        "worker_max_memory_per_child": settings.worker_max_memory and settings.worker_max_memory // 1024,
         "task_time_limit": settings.task_time_limit,
-        "task_soft_time_limit": settings.task_time_limit - _SOFT_LIMIT_LEAD_S,
+        "task_soft_time_limit": settings.soft_time_limit,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         # A Redis that refuses to write is waited for like one that is away.
@@ -121,7 +121,7 @@ class Messages:
         # Never connects: it is used for kombu's encoding alone.
         self._channel = Connection("memory://").channel()
 
-    def encode(self, record: JobRecord) -> str:
+    def encode(self, record: NewJob) -> str:
         """The message of a job: its id, its task and the path of its upload. Source: kombu's virtual transport."""
         message = self._celery.amqp.create_task_message(
             record.job_id,
@@ -141,59 +141,3 @@ class Messages:
         envelope["properties"]["delivery_info"] = {"exchange": "", "routing_key": record.task}
         envelope["properties"]["delivery_tag"] = str(uuid.uuid4())
         return str(dumps(envelope))
-
-
-#: Gives a message the next number of its lane.
-_NUMBER = """
-local number = redis.call('HINCRBY', KEYS[2], ARGV[1], 1)
-redis.call('HSET', KEYS[1], 'number', number)
-"""
-
-#: Publishes a job that is due again, unless another keeper has done it.
-_REPUBLISH = f"""
-if redis.call('ZREM', KEYS[3], ARGV[2]) == 0 then return 0 end
-{_NUMBER}
-redis.call('LPUSH', KEYS[4], ARGV[3])
-return 1
-"""
-
-
-async def enqueue(
-    redis: AsyncRedis,
-    jobs: Sequence[tuple[JobRecord, str]],
-    *,
-    tombstone_ttl_s: int,
-    batch: Batch | None = None,
-    batch_ttl_s: int = 0,
-) -> list[int]:
-    """Write records, their indexes and their messages, and the batch they are in, or nothing.
-
-    Returns how many jobs are ahead of each in its lane. Raises `redis.RedisError` if Redis would not.
-    """
-    async with redis.pipeline(transaction=True) as transaction:
-        places = [_queue(transaction, record, message, tombstone_ttl_s=tombstone_ttl_s) for record, message in jobs]
-        if batch is not None:
-            registry.add_batch(transaction, batch, ttl_s=batch_ttl_s)
-        said = await transaction.execute()
-    return [max(0, int(said[place]) - int(said[place + 1] or 0) - 1) for place in places]
-
-
-def _queue(transaction: Pipeline, record: JobRecord, message: str, *, tombstone_ttl_s: int) -> int:
-    """Queue the writes of one job. Returns the place of its number among the answers, that of its lane's next to it."""
-    counter, cursor = (name(record.task, record.priority) for name in (keys.lane_counter, keys.lane_cursor))
-    registry.add(transaction, record, tombstone_ttl_s=tombstone_ttl_s)
-    place = len(transaction)
-    transaction.eval(f"{_NUMBER} return number", 2, keys.job(record.job_id), keys.LANES, counter)
-    transaction.hget(keys.LANES, cursor)
-    transaction.lpush(keys.lane(record.task, record.priority), message)
-    return place
-
-
-def republish(redis: Redis, record: JobRecord, message: str) -> bool:
-    """Put a job that is due for another attempt back on its lane, once. False if somebody else did."""
-    lane = keys.lane(record.task, record.priority)
-    counter = keys.lane_counter(record.task, record.priority)
-    published = redis.eval(
-        _REPUBLISH, 4, keys.job(record.job_id), keys.LANES, keys.RETRIES, lane, counter, record.job_id, message
-    )
-    return bool(published)

@@ -110,9 +110,19 @@ class Settings(BaseSettings):
     #: Delay before the first further attempt; it doubles, to four times this.
     retry_backoff_s: Annotated[float, Field(ge=0.01, le=3600)] = 60
 
+    #: Deaths of its process, after which a job is given up.
+    task_max_deliveries: Annotated[int, Field(ge=1, le=100)] = 3
+
+    #: Jobs that may wait in one queue; more are refused.
+    max_queue_depth: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
+    #: Room that uploads leave on the disk.
+    min_free_disk: Annotated[int, Field(ge=0)] = 2**30
+
     #: The tasks that a worker takes jobs of; all, when there are none.
     worker_tasks: Names = ()
     worker_concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(default_factory=_cores)
+    #: A process that has grown larger than this (resident memory, what it shares included) is replaced after its job.
+    worker_max_memory: Annotated[int, Field(ge=64 * 2**20)] | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
 
@@ -127,6 +137,11 @@ class Settings(BaseSettings):
     def broker_url(self) -> str:
         """Where Redis is."""
         return self.redis_url or f"redis://localhost:{self.redis_port}/0"
+
+    @property
+    def soft_time_limit(self) -> int:
+        """After so long, an attempt is asked to end; the limit itself ends it."""
+        return self.task_time_limit - 10
 
     @property
     def open_ttl(self) -> int:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
+from app.batch import Batch, BatchEntry
 from app.errors import AppError, ErrorDescription, InternalError, describe
-from app.registry import Batch, BatchEntry, Fields, JobRecord
+from app.registry import Found, JobRecord
 from app.schemas import (
     BatchCounts,
     BatchDocument,
@@ -31,18 +32,24 @@ class Job:
     state: State
     #: What the backend holds beside the state: progress, a result, or an exception.
     value: dict[str, Any]
-    #: Jobs ahead in the lane; None once started.
+    #: Jobs that start before it; None once started.
     position: int | None
+    #: Until it ends, as things go; None where that is not known, and once it has ended.
+    eta_ms: float | None
 
     @classmethod
-    def join(cls, fields: Fields, meta: str | None, *, lane_started: int) -> Self:
-        """Join a record, Celery's meta document, and the number of the last job started in its lane."""
-        record = JobRecord.from_fields(fields)
-        if meta is None:
-            ahead = max(0, record.number - lane_started - 1)
-            return cls(record=record, state=State.PENDING, value={}, position=ahead)
-        document = json.loads(meta)
-        return cls(record=record, state=State(document["status"]), value=document["result"] or {}, position=None)
+    def join(cls, found: Found) -> Self:
+        """Join a record and Celery's meta document."""
+        record = JobRecord.from_fields(found.fields)
+        document: dict[str, Any] = json.loads(found.meta) if found.meta else {"status": State.PENDING, "result": None}
+        state = State(document["status"])
+        return cls(
+            record=record,
+            state=state,
+            value=document["result"] or {},
+            position=found.ahead,
+            eta_ms=_eta_ms(state, record, found),
+        )
 
     @property
     def ended(self) -> bool:
@@ -69,6 +76,16 @@ class Job:
         return int(self.value.get("progress", progress_in(self.state)))
 
 
+def _eta_ms(state: State, record: JobRecord, found: Found) -> float | None:
+    if state in TERMINAL or found.duration_ms is None:
+        return None
+    if state is State.PENDING:
+        return None if found.wait_ms is None else found.wait_ms + found.duration_ms
+    if state is State.RETRY:
+        return max(0, (record.retry_at or 0) - found.now_ms) + found.duration_ms
+    return max(0, (record.started_at or found.now_ms) + found.duration_ms - found.now_ms)
+
+
 def status_document(job: Job) -> StatusDocument:
     """Where a job is."""
     record, error = job.record, job.error
@@ -79,11 +96,13 @@ def status_document(job: Job) -> StatusDocument:
         state=job.state,
         progress=job.progress,
         queue_position=job.position,
+        eta_s=None if job.eta_ms is None else round(job.eta_ms / 1000, 3),
+        coalesced_with=record.run_id,
         attempts=record.attempts,
         retry_at=_moment(record.retry_at),
         filename=record.filename,
         submitted_at=_moment(record.submitted_at),
-        started_at=_moment(record.started_at),
+        started_at=_moment(_own_start(record)),
         updated_at=_moment(record.updated_at),
         finished_at=_moment(record.finished_at),
         expires_at=_moment(record.expires_at),
@@ -103,13 +122,20 @@ def result_document(job: Job, schema: type[ResultDocument]) -> ResultDocument:
             "job_id": record.job_id,
             "task": record.task,
             "model": job.value["model"],
-            "timings": {**job.value["timings"], "total_ms": record.finished_at - record.submitted_at},
+            "timings": {**job.value["timings"], "total_ms": _total_ms(record, record.finished_at)},
             "image": vars(record.image) if record.image else job.value["image"],
             "attempts": record.attempts,
+            "cached": record.cached,
+            "coalesced_with": record.run_id,
             "submitted_at": _moment(record.submitted_at),
             "finished_at": _moment(record.finished_at),
         }
     )
+
+
+def _total_ms(record: JobRecord, finished_at: int) -> int:
+    """From submission to end; a cached result keeps the timings of the run that made it."""
+    return finished_at - record.submitted_at if record.total_ms is None else record.total_ms
 
 
 def artifact_type(job: Job, name: str) -> str | None:
@@ -163,7 +189,7 @@ def batch_url(batch_id: str) -> str:
 
 
 def _urls(job_id: str) -> JobUrls:
-    return JobUrls(status=status_url(job_id), result=f"/result/{job_id}")
+    return JobUrls(status=status_url(job_id), result=f"/result/{job_id}", cancel=f"/jobs/{job_id}/cancel")
 
 
 def _job_error(error: ErrorDescription | None) -> JobError | None:
@@ -173,6 +199,11 @@ def _job_error(error: ErrorDescription | None) -> JobError | None:
 def status_url(job_id: str) -> str:
     """Where a job's status is, relative to the service."""
     return f"/status/{job_id}"
+
+
+def _own_start(record: JobRecord) -> int | None:
+    """When work for a job began: not before it was there, though the run that it shares may have."""
+    return None if record.started_at is None else max(record.started_at, record.submitted_at)
 
 
 def _moment(milliseconds: int | None) -> Any:

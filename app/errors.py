@@ -27,7 +27,7 @@ class AppError(Exception):
     #: Whether the same request may succeed later, unchanged.
     retryable: ClassVar[bool] = False
     #: Sent as `Retry-After`, in seconds, when set.
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -113,6 +113,36 @@ class JobCancelled(AppError):
     title = "The job was cancelled"
 
 
+class NotFailed(AppError):
+    """Another try was asked for of a job that has not failed."""
+
+    code = "not_failed"
+    http_status = 409
+    title = "The job has not failed"
+
+
+class IdempotencyInFlight(AppError):
+    """A request with the same idempotency key is still being answered."""
+
+    code = "idempotency_in_flight"
+    http_status = 409
+    title = "The request is being answered"
+    retryable = True
+    retry_after_s = 1
+    SENTENCE: ClassVar[str] = "A request with this Idempotency-Key is being answered. Send it again in a moment."
+
+
+class IdempotencyMismatch(AppError):
+    """The idempotency key was used before, for another request."""
+
+    code = "idempotency_mismatch"
+    http_status = 422
+    title = "The idempotency key was used for another request"
+    SENTENCE: ClassVar[str] = (
+        "This Idempotency-Key was used for another picture or other options. Send a new key with a new request."
+    )
+
+
 class JobGone(AppError):
     """The job existed; its results have expired or were erased."""
 
@@ -165,6 +195,34 @@ class BrokerUnavailable(AppError):
     SENTENCE: ClassVar[str] = "The queue does not answer at the moment. Try again in a few seconds."
 
 
+class QueueFull(AppError):
+    """As many jobs wait as may."""
+
+    code = "queue_full"
+    http_status = 503
+    title = "The queue is full"
+    retryable = True
+    #: What is said where the pace of the queue is not known.
+    UNKNOWN_S: ClassVar[int] = 30
+    LONGEST_S: ClassVar[int] = 600
+    retry_after_s: int | None = UNKNOWN_S
+
+    def __init__(self, message: str, *, retry_after_s: int = UNKNOWN_S) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DiskFull(AppError):
+    """There is too little room on the disk for another upload."""
+
+    code = "disk_full"
+    http_status = 503
+    title = "The disk is full"
+    retryable = True
+    retry_after_s = 60
+    SENTENCE: ClassVar[str] = "There is no room for another picture at the moment. Tell the operator, or try later."
+
+
 class ModelUnavailable(AppError):
     """No worker can do this task, or none has the model that was asked for."""
 
@@ -182,6 +240,11 @@ class QueueTimeout(AppError):
     title = "The job waited too long"
     retryable = True
 
+    @staticmethod
+    def sentence(queue_ttl_s: int) -> str:
+        """How long was too long, in seconds, and what to do."""
+        return f"The job waited longer than {queue_ttl_s} s for a worker. Submit the image again."
+
 
 class TimeLimit(AppError):
     """The job ran longer than `TASK_TIME_LIMIT`."""
@@ -197,6 +260,9 @@ class WorkerCrashed(AppError):
     code = "worker_crashed"
     title = "The worker process died"
     retryable = True
+    SENTENCE: ClassVar[str] = (
+        "The process that ran the job died, time and again. Send another picture, or retry the job later."
+    )
 
 
 class OutOfMemory(AppError):
@@ -247,8 +313,8 @@ class DeviceOutOfMemory(TransientError):
 _CELERY_FAILURES: dict[str, tuple[type[AppError], str]] = {
     "TimeLimitExceeded": (TimeLimit, TimeLimit.SENTENCE),
     "SoftTimeLimitExceeded": (TimeLimit, TimeLimit.SENTENCE),
-    "WorkerLostError": (WorkerCrashed, "The process that ran the job died."),
-    "Terminated": (WorkerCrashed, "The process that ran the job was stopped."),
+    "WorkerLostError": (WorkerCrashed, WorkerCrashed.SENTENCE),
+    "Terminated": (WorkerCrashed, WorkerCrashed.SENTENCE),
 }
 
 

@@ -1,20 +1,24 @@
-"""The path of a job, as the API walks it: submit, alone or in a batch, read its status, fetch its result, erase."""
+"""The path of a job, as the API walks it: submit, alone or in a batch, read its status, fetch its result, leave it."""
 
 import asyncio
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio as aioredis
 
-from app import broker, keys, registry
-from app.broker import Messages, Priority
+from app import keys, queues, registry
+from app.batch import Batch
+from app.broker import Messages
 from app.changes import Changes
 from app.config import Settings
 from app.documents import Job
 from app.errors import JobGone, JobNotFound, NotFound
-from app.registry import Batch, ImageFacts, JobRecord, now_ms
-from app.states import State
+from app.idempotency import Claim, fingerprint
+from app.priority import Priority
+from app.queues import Sharing, Submission
+from app.registry import Found, ImageFacts, Leaving, NewJob, Reading
 from app.tasks.base import Options, Task
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -29,6 +33,8 @@ class Work:
     model: str | None
     options: Options
     priority: Priority
+    #: The model that is to answer, as `name@revision`; None where that is not known, or the answer may not be shared.
+    model_is: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,17 @@ class Picture:
     url: str | None = None
 
 
+@dataclass(frozen=True)
+class Page:
+    """Some jobs of a list, newest first, and the cursors of the pages around them."""
+
+    jobs: Sequence[Job]
+    #: Of the older ones; None at the end.
+    next: str | None
+    #: Of the newer ones; None at the beginning.
+    previous: str | None
+
+
 class Jobs:
     """All that a client can do with jobs. Every call raises `redis.RedisError` when Redis is away."""
 
@@ -53,15 +70,35 @@ class Jobs:
         self._changes = changes
         self._settings = settings
 
-    async def submit(self, work: Work, picture: Picture, *, job_id: str) -> Job:
-        """Accept a picture as a job. When this returns, the record and the message are in Redis."""
-        record = self._record(work, picture, job_id=job_id)
-        (ahead,) = await self._enqueue([record])
-        return Job(record=record, state=State.PENDING, value={}, position=ahead)
+    async def submit(self, work: Work, picture: Picture, *, job_id: str, claim: Claim | None = None) -> Job:
+        """Accept a picture as a job. When this returns, the record and the message are in Redis.
 
-    async def submit_batch(self, batch: Batch, work: Work, pictures: dict[str, Picture]) -> None:
-        """Accept a batch and its pictures, by job id. When this returns, all of it is in Redis; or nothing, if not."""
-        await self._enqueue([self._record(work, picture, job_id=job_id) for job_id, picture in pictures.items()], batch)
+        Raises `Claimed` if another request has had its idempotency key meanwhile, and `QueueFull`.
+        """
+        (job,) = await self._submit(work, {job_id: picture}, claim=claim)
+        return job
+
+    async def submit_batch(
+        self, batch: Batch, work: Work, pictures: Mapping[str, Picture], *, claim: Claim | None = None
+    ) -> list[Job]:
+        """Accept a batch and its pictures, by job id. When this returns, all of it is in Redis; or nothing, if not.
+
+        Raises as `submit` does.
+        """
+        return await self._submit(work, pictures, batch=batch, claim=claim)
+
+    async def _submit(
+        self, work: Work, pictures: Mapping[str, Picture], *, batch: Batch | None = None, claim: Claim | None
+    ) -> list[Job]:
+        submission = Submission(
+            task=work.task.name,
+            jobs=[_new_job(work, picture, job_id=job_id) for job_id, picture in pictures.items()],
+            sharing=_sharing(work, pictures),
+            batch=batch,
+            claim=claim,
+        )
+        accepted = await queues.enqueue(self._redis, submission, self._messages, self._settings)
+        return [_job_or_raise(found) for found in accepted]
 
     async def get_batch(self, batch_id: str) -> Batch:
         """A batch. Raises `NotFound`."""
@@ -70,61 +107,44 @@ class Jobs:
             raise NotFound("There is no batch with this id. Check the id, or submit the pictures again.")
         return Batch.from_text(batch_id, said)
 
-    def _record(self, work: Work, picture: Picture, *, job_id: str) -> JobRecord:
-        now = now_ms()
-        return JobRecord(
-            job_id=job_id,
-            task=work.task.name,
-            model=work.model,
-            priority=work.priority,
-            path=picture.path,
-            filename=picture.filename,
-            url=picture.url,
-            options=work.options.model_dump(mode="json"),
-            image=picture.facts,
-            submitted_at=now,
-            updated_at=now,
-            expires_at=now + self._settings.open_ttl * 1000,
-        )
-
-    async def _enqueue(self, records: list[JobRecord], batch: Batch | None = None) -> list[int]:
-        messages = [(record, self._messages.encode(record)) for record in records]
-        return await broker.enqueue(
-            self._redis,
-            messages,
-            tombstone_ttl_s=self._settings.tombstone_ttl,
-            batch=batch,
-            batch_ttl_s=self._settings.batch_ttl,
-        )
-
     async def get(self, job_id: str) -> Job:
         """A job as it is now. Raises `JobNotFound`, `JobGone`."""
-        found = (await self.get_many([job_id]))[0]
-        if isinstance(found, Exception):
-            raise found
-        return found
+        (found,) = await registry.read_many(self._redis, [job_id])
+        return _job_or_raise(found)
 
     async def get_many(self, job_ids: list[str]) -> list[Job | JobNotFound | JobGone]:
         """Many jobs at one moment; those that cannot be shown come as the error that says why."""
-        # In a transaction, or a record and its state could be from before and after a write.
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.hgetall(keys.LANES)
-            for job_id in job_ids:
-                pipeline.hgetall(keys.job(job_id))
-                pipeline.get(keys.meta(job_id))
-            lanes, *found = await pipeline.execute()
-        pairs = zip(job_ids, found[::2], found[1::2], strict=True)
-        return [_join(job_id, fields, meta, lanes) for job_id, fields, meta in pairs]
+        return [_job(found) for found in await registry.read_many(self._redis, job_ids)]
 
-    async def erase(self, job_id: str) -> None:
-        """Make a job gone, all but its files, whose removal is left to the caller.
+    async def get_page(self, indexes: Sequence[str], *, cursor: str | None, newer: bool, limit: int) -> Page:
+        """Up to `limit` jobs of these indexes that come after a cursor, or before it if `newer` ones are wanted."""
+        found = await registry.read_page(self._redis, indexes, cursor=cursor, newest_first=not newer, limit=limit + 1)
+        more, found = len(found) > limit, found[:limit]
+        if newer:
+            found.reverse()
+        older_too, newer_too = (bool(cursor), more) if newer else (more, bool(cursor))
+        return Page(
+            jobs=[job for _, said in found if isinstance(job := _job(said), Job)],
+            next=found[-1][0] if found and older_too else None,
+            previous=found[0][0] if found and newer_too else None,
+        )
+
+    async def cancel(self, job_id: str) -> Leaving:
+        """Cancel a job: at once while it waits, at its next step while it runs. Raises `JobNotFound`, `JobGone`."""
+        return await registry.leave(self._redis, job_id, erase=False, settings=self._settings)
+
+    async def erase(self, job_id: str) -> bool:
+        """Make a job gone. True if its files are to be removed, which is left to the caller.
 
         A run of it is fenced out at its next step; its message finds nothing to start. Raises `JobNotFound`, `JobGone`.
         """
-        await self.get(job_id)
-        erased = await registry.erase(self._redis, job_id, tombstone_ttl_s=self._settings.tombstone_ttl)
-        if not erased:  # somebody else was faster
-            raise JobGone(JobGone.SENTENCE)
+        leaving = await registry.leave(self._redis, job_id, erase=True, settings=self._settings)
+        return leaving is Leaving.ERASED
+
+    async def retry(self, job_id: str) -> Job:
+        """Queue a failed job again, under its id. Raises `NotFailed`, `JobNotFound`, `JobGone`, `QueueFull`."""
+        record = (await self.get(job_id)).record
+        return _job_or_raise(await queues.redrive(self._redis, record, self._messages, self._settings))
 
     async def next_change(self, job_id: str, *, timeout_s: float) -> Job:
         """A job after its next change, or as it is when the time is up; at once if it has ended."""
@@ -144,13 +164,38 @@ class Jobs:
         return job
 
 
-def _join(job_id: str, fields: dict[str, str], meta: str | None, lanes: dict[str, str]) -> Job | JobNotFound | JobGone:
-    if not fields or not _ID.fullmatch(job_id):
-        return JobNotFound(JobNotFound.SENTENCE)
-    gone = JobGone(JobGone.SENTENCE)
-    if int(fields["expires_at"]) <= now_ms():
-        return gone
-    started = int(lanes.get(keys.lane_cursor(fields["task"], int(fields["priority"])), 0))
-    job = Job.join(fields, meta, lane_started=started)
-    # A result leaves by Redis's clock, which may be a moment ahead of ours.
-    return gone if job.state is State.PENDING and job.record.finished_at is not None else job
+def _new_job(work: Work, picture: Picture, *, job_id: str) -> NewJob:
+    return NewJob(
+        job_id=job_id,
+        task=work.task.name,
+        model=work.model,
+        priority=work.priority,
+        path=picture.path,
+        filename=picture.filename,
+        url=picture.url,
+        options=work.options.model_dump(mode="json"),
+        image=picture.facts,
+    )
+
+
+def _sharing(work: Work, pictures: Mapping[str, Picture]) -> dict[str, Sharing]:
+    """By what the jobs may have the answers of others: equal digests mean equal answers."""
+    if work.model_is is None:
+        return {}
+    asked = (work.task.name, work.options.model_dump(mode="json"), work.model_is)
+    return {
+        job_id: Sharing(fingerprint(picture.facts.sha256, *asked), work.model_is)
+        for job_id, picture in pictures.items()
+        if picture.facts
+    }
+
+
+def _job(found: Reading) -> Job | JobNotFound | JobGone:
+    return Job.join(found) if isinstance(found, Found) else found
+
+
+def _job_or_raise(found: Reading) -> Job:
+    job = _job(found)
+    if isinstance(job, Exception):
+        raise job
+    return job

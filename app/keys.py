@@ -2,35 +2,54 @@ r"""Every Redis key, and how long it lives.
 
 | key | holds | lives |
 |---|---|---|
-| `job:{id}` | the job's record, a hash | until its `expires_at` + `TOMBSTONE_TTL` |
+| `job:{id}` | the job's record, a hash; its run's too | until its `expires_at` + `TOMBSTONE_TTL` |
 | `celery-task-meta-{id}` | its state and result, as Celery reads them | until its `expires_at` |
 | `batch:{id}` | a batch: its files and the ids of their jobs, JSON | as long as its last job may |
 | `run:{id}` | the token of the process that runs it | `LOCK_TTL_S`, renewed while it runs |
+| `followers:{id}` | set: jobs that share the run of another | until the run ends |
+| `same:{digest}` | the run that answers this picture, task, options and model | as long as the run, then its result |
+| `idempotency:{digest}` | who answers a request; then the answer, JSON | `CLAIM_TTL_S`; then as an open job |
 | `change:{id}` | pub/sub: a word at every state write, and at the erasure | not stored |
 | `{queue}`, `{queue}\x06\x165` | the lanes of a queue: messages, as kombu lays them out | until taken |
-| `lanes` | per lane, the number of its last message and of the last one started | for ever, a field or two a lane |
-| `open` | sorted set: jobs that have not ended, by submission | a job leaves when it ends or expires |
-| `expiring` | sorted set: jobs that own an upload, by `expires_at` | a job leaves when its files have gone |
-| `retries` | sorted set: jobs waiting for another attempt, by its time | a job leaves when it is published again |
+| `waiting:{queue}:{priority}` | sorted set: runs on the lane, by number | a run leaves when it starts or ends |
+| `lanes` | per lane, its last number, the last one started, and its pace | for ever, a few fields a lane |
+| `leases` | sorted set: runs that workers hold, by when they are lost | a run leaves when it ends or is lost |
+| `listed:{queue}:{status}` | sorted set: jobs by submission, `{ms}:{id}` | a job leaves with its status, or expires |
+| `expiring` | sorted set: jobs, by `expires_at` | a job leaves when its files have gone |
+| `retries` | sorted set: runs waiting for another attempt, by its time | a run leaves when it is published again |
 | `worker:{name}` | what a live worker has loaded, JSON | `WORKER_TTL_S`, renewed by its keeper |
 | `workers` | set: names of workers seen | a name leaves when its key is found expired |
-| `served:{task}` | labels of the task's models, JSON: somebody does it | `QUEUE_TTL` from the last announcement |
+| `served:{task}` | models of the task, JSON: somebody does it | `QUEUE_TTL` from the last announcement |
 | `chores` | the worker that publishes what is due and sweeps | `CHORES_TTL_S`, renewed |
+| `unacked`, `unacked_index` | kombu's: messages that workers have taken | until acknowledged, or nobody's |
 """
 
-#: The lock of a run outlives this much silence of the worker that holds it.
+#: The lock of a run, and its lease, outlive this much silence of the worker that holds it.
 LOCK_TTL_S = 30
+#: A request that was not answered after so long no longer keeps others with its idempotency key out.
+CLAIM_TTL_S = 60
 #: A worker that has been silent this long is taken for gone.
 WORKER_TTL_S = 30
 #: After this much silence another worker takes the chores over.
 CHORES_TTL_S = 10
 
-OPEN = "open"
+LEASES = "leases"
 EXPIRING = "expiring"
 RETRIES = "retries"
 LANES = "lanes"
 WORKERS = "workers"
 CHORES = "chores"
+#: kombu's names.
+UNACKED = "unacked"
+UNACKED_INDEX = "unacked_index"
+LANE_SEPARATOR = "\x06\x16"
+
+#: What names of lanes and statuses are put after.
+WAITING = "waiting:"
+LISTED = "listed:"
+
+#: The index of failed jobs that crashed their workers, beside those of the statuses.
+DEAD = "dead"
 
 
 def job(job_id: str) -> str:
@@ -53,6 +72,21 @@ def run(job_id: str) -> str:
     return f"run:{job_id}"
 
 
+def followers(job_id: str) -> str:
+    """The jobs that share a run, but for the one whose it is."""
+    return f"followers:{job_id}"
+
+
+def same(digest: str) -> str:
+    """The run that answers what `digest` stands for."""
+    return f"same:{digest}"
+
+
+def idempotency(digest: str) -> str:
+    """What became of the request with an idempotency key."""
+    return f"idempotency:{digest}"
+
+
 def change(job_id: str) -> str:
     """The channel on which every state write is announced."""
     return f"change:{job_id}"
@@ -70,14 +104,19 @@ def served(task: str) -> str:
 
 def lane(queue: str, priority: int) -> str:
     """The list of one lane. kombu writes priority 0 as the bare queue name."""
-    return f"{queue}\x06\x16{priority}" if priority else queue
+    return f"{queue}{LANE_SEPARATOR}{priority}" if priority else queue
 
 
-def lane_counter(queue: str, priority: int) -> str:
-    """The field of `lanes` with the number of the lane's last message."""
-    return f"{queue}:{priority}:last"
+def waiting(queue: str, priority: int) -> str:
+    """The runs of one lane."""
+    return f"{WAITING}{queue}:{priority}"
 
 
-def lane_cursor(queue: str, priority: int) -> str:
-    """The field of `lanes` with the number of the last message of the lane that was started."""
-    return f"{queue}:{priority}:started"
+def listed(queue: str, status: str) -> str:
+    """The jobs of one status, or `DEAD`."""
+    return f"{LISTED}{queue}:{status}"
+
+
+def lane_field(queue: str, priority: int, name: str) -> str:
+    """A field of `lanes`: the number of the `last` message, or of the last one `started`, and others of the pace."""
+    return f"{queue}:{priority}:{name}"

@@ -1,20 +1,22 @@
-"""The record of a job: what exists, whose file it is, how long it lives.
+"""The record of a job: what exists, whose file it is, how long it lives; and how it is read, listed and left.
 
 The record says that a job exists and holds what does not change with its state; the state itself is Celery's backend's
-alone.
+alone. The scripts keep the two in step.
 """
 
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
 from typing import Any, Self
 
 import redis
 import redis.asyncio as aioredis
-from redis.asyncio.client import Pipeline
 
-from app import keys
-from app.errors import ErrorDescription, JobGone
+from app import keys, scripts
+from app.config import Settings
+from app.errors import JobGone, JobNotFound
 
 Fields = dict[str, str]
 
@@ -22,6 +24,12 @@ Fields = dict[str, str]
 def now_ms() -> int:
     """Milliseconds since the epoch, by this machine's clock."""
     return time.time_ns() // 1_000_000
+
+
+def lives_ms(settings: Settings) -> dict[str, int]:
+    """How long jobs are kept while they are open, once they have ended, and as tombstones; as the scripts are told."""
+    lives = {"open": settings.open_ttl, "result": settings.result_ttl, "tombstone": settings.tombstone_ttl}
+    return {name: seconds * 1000 for name, seconds in lives.items()}
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,8 @@ class ImageFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobRecord:
-    """One job's metadata. Times are milliseconds since the epoch."""
+class NewJob:
+    """What a job is from the beginning."""
 
     job_id: str
     task: str
@@ -53,40 +61,58 @@ class JobRecord:
     options: dict[str, Any]
     #: None for a picture that is fetched by a worker.
     image: ImageFacts | None
+
+    def to_fields(self) -> Fields:
+        """The hash as Redis holds it: text, JSON where there is structure, nothing for None."""
+        texts = {field.name: getattr(self, field.name) for field in fields(NewJob)}
+        texts["options"] = json.dumps(self.options)
+        texts["image"] = None if self.image is None else json.dumps(vars(self.image))
+        return {name: str(value) for name, value in texts.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord(NewJob):
+    """One job's metadata. Times are milliseconds since the epoch, by the clock of Redis."""
+
     submitted_at: int
     updated_at: int
     expires_at: int
-    #: The message's place in its lane, counted from 1.
+    #: Of the run: its message's place in its lane, counted from 1.
     number: int = 0
     #: Starts so far.
     attempts: int = 0
     #: Starts so far that ended in a passing failure.
     retries: int = 0
+    #: Starts so far that ended with the death of the process.
+    crashes: int = 0
     started_at: int | None = None
     finished_at: int | None = None
     retry_at: int | None = None
-
-    def to_fields(self) -> Fields:
-        """The hash as Redis holds it: text, JSON where there is structure, nothing for None."""
-        fields = asdict(self)
-        fields["options"] = json.dumps(self.options)
-        fields["image"] = None if self.image is None else json.dumps(fields["image"])
-        return {name: str(value) for name, value in fields.items() if value is not None}
+    #: Since when the job waits for its first start, or its first one since it was queued again by a client.
+    waiting_since: int | None = None
+    #: The job whose run this one shares; None for a run of its own.
+    run_id: str | None = None
+    #: Whether an earlier job's result was taken for it.
+    cached: bool = False
+    #: How long that one took, from its submission to its end.
+    total_ms: int | None = None
 
     @classmethod
-    def from_fields(cls, fields: Fields) -> Self:
-        """The inverse of `to_fields`. Raises `KeyError` for a record that lacks a field."""
-        number = {name: int(fields[name]) for name in _INTEGERS if name in fields}
+    def from_fields(cls, texts: Fields) -> Self:
+        """What Redis holds. Raises `KeyError` for a record that lacks a field."""
         return cls(
-            job_id=fields["job_id"],
-            task=fields["task"],
-            model=fields.get("model"),
-            path=fields["path"],
-            filename=fields.get("filename"),
-            url=fields.get("url"),
-            options=json.loads(fields["options"]),
-            image=ImageFacts(**json.loads(fields["image"])) if "image" in fields else None,
-            **number,
+            job_id=texts["job_id"],
+            task=texts["task"],
+            model=texts.get("model"),
+            path=texts["path"],
+            filename=texts.get("filename"),
+            url=texts.get("url"),
+            # An erased job has none left.
+            options=json.loads(texts.get("options", "{}")),
+            image=ImageFacts(**json.loads(texts["image"])) if "image" in texts else None,
+            run_id=texts.get("run_id"),
+            cached="cached" in texts,
+            **{name: int(texts[name]) for name in _INTEGERS if name in texts},
         )
 
 
@@ -98,96 +124,110 @@ _INTEGERS = (
     "number",
     "attempts",
     "retries",
+    "crashes",
     "started_at",
     "finished_at",
     "retry_at",
+    "waiting_since",
+    "total_ms",
 )
 
 
 @dataclass(frozen=True)
-class BatchEntry:
-    """One file of a batch: accepted as a job, or refused for a reason."""
+class Found:
+    """What Redis holds of a job, read at one moment."""
 
-    #: What the client calls it.
-    filename: str | None
-    job_id: str | None
-    error: ErrorDescription | None = None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Files that were submitted together, in their order."""
-
-    batch_id: str
-    task: str
-    entries: tuple[BatchEntry, ...]
-
-    def to_text(self) -> str:
-        """JSON, as Redis holds it. What an accepted file is called is for its job to tell, and to forget."""
-        entries = [asdict(replace(entry, filename=None) if entry.job_id else entry) for entry in self.entries]
-        return json.dumps({"task": self.task, "entries": entries})
-
-    @classmethod
-    def from_text(cls, batch_id: str, text: str) -> Self:
-        """The inverse of `to_text`, but for the names of accepted files."""
-        said = json.loads(text)
-        entries = tuple(
-            BatchEntry(
-                filename=entry["filename"],
-                job_id=entry["job_id"],
-                error=ErrorDescription(**entry["error"]) if entry["error"] else None,
-            )
-            for entry in said["entries"]
-        )
-        return cls(batch_id=batch_id, task=said["task"], entries=entries)
+    fields: Fields
+    #: Celery's document of its state; None before the first start.
+    meta: str | None
+    #: Jobs that start before it; None once started.
+    ahead: int | None
+    #: Until it starts, as things go; None where that is not known.
+    wait_ms: int | None
+    #: How long jobs of its kind run; None where that is not known.
+    duration_ms: float | None
+    now_ms: int
 
 
-def add_batch(pipeline: Pipeline, batch: Batch, *, ttl_s: int) -> None:
-    """Queue the write of a batch, on a pipeline of the caller's."""
-    pipeline.set(keys.batch(batch.batch_id), batch.to_text(), ex=ttl_s)
+Reading = Found | JobNotFound | JobGone
 
 
-def add(pipeline: Pipeline, record: JobRecord, *, tombstone_ttl_s: int) -> None:
-    """Queue the writes that make a job exist and index it, on a pipeline of the caller's."""
-    key = keys.job(record.job_id)
-    mapping: dict[Any, Any] = {**record.to_fields()}  # redis-py's type of a mapping is not covariant
-    pipeline.hset(key, mapping=mapping)
-    pipeline.pexpireat(key, record.expires_at + tombstone_ttl_s * 1000)
-    pipeline.zadd(keys.OPEN, {record.job_id: record.submitted_at})
-    pipeline.zadd(keys.EXPIRING, {record.job_id: record.expires_at})
+def reading(said: Sequence[Any]) -> Reading:
+    """What the scripts say of one job."""
+    match said[0]:
+        case "unknown":
+            return JobNotFound(JobNotFound.SENTENCE)
+        case "gone":
+            return JobGone(JobGone.SENTENCE)
+    _, flat, meta, ahead, wait_ms, duration_ms, now = said
+    return Found(
+        fields=dict(zip(flat[::2], flat[1::2], strict=True)),
+        meta=meta or None,
+        ahead=None if meta else ahead,
+        wait_ms=_known(wait_ms),
+        duration_ms=_known(duration_ms),
+        now_ms=now,
+    )
+
+
+def _known(number: int) -> int | None:
+    return None if number < 0 else number
+
+
+async def read_many(client: aioredis.Redis, job_ids: Iterable[str]) -> list[Reading]:
+    """Many jobs at one moment; those that cannot be shown come as the error that says why."""
+    return [reading(said) for said in await scripts.call(client, "read", ids=list(job_ids))]
+
+
+async def read_page(
+    client: aioredis.Redis, indexes: Iterable[str], *, cursor: str | None, newest_first: bool, limit: int
+) -> list[tuple[str, Reading]]:
+    """Up to `limit` jobs of some indexes, such as `classify:failed`, by submission, each with its cursor.
+
+    They begin after the job of the `cursor`, or at the end.
+    """
+    found = await scripts.call(
+        client, "list", indexes=list(indexes), cursor=cursor, newest_first=newest_first, limit=limit
+    )
+    return [(place, reading(said)) for place, said in found]
 
 
 def read(client: redis.Redis, job_id: str) -> JobRecord:
     """A job's record, for a worker, by a client that decodes. Raises `JobGone` if there is none."""
-    fields: Any = client.hgetall(keys.job(job_id))
-    if not fields:
+    texts: Any = client.hgetall(keys.job(job_id))
+    if not texts:
         raise JobGone(JobGone.SENTENCE)
-    return JobRecord.from_fields(fields)
+    return JobRecord.from_fields(texts)
 
 
-#: What the client told of the job goes at once; a stub stays, so that the job is known to be gone.
-_ERASE = """
-local expires_at = tonumber(redis.call('HGET', KEYS[1], 'expires_at') or 0)
-if expires_at <= tonumber(ARGV[2]) then return 0 end
--- Long ago by every clock: that of a worker may be behind.
-redis.call('HSET', KEYS[1], 'expires_at', 0)
-redis.call('HDEL', KEYS[1], 'filename', 'url', 'options', 'image')
-redis.call('PEXPIREAT', KEYS[1], ARGV[2] + ARGV[3])
-redis.call('DEL', KEYS[2])
-redis.call('ZREM', KEYS[3], ARGV[1])
-redis.call('ZREM', KEYS[4], ARGV[1])
-redis.call('ZADD', KEYS[5], ARGV[2], ARGV[1])
-redis.call('PUBLISH', ARGV[4], 'erased')
-return 1
-"""
+class Leaving(StrEnum):
+    """What became of a job that was to be cancelled or erased."""
+
+    #: It is cancelled.
+    CANCELLED = "cancelled"
+    #: It runs; it is cancelled as soon as that is noticed.
+    REQUESTED = "requested"
+    #: It had ended.
+    ENDED = "ended"
+    #: It is erased, and its files are to be.
+    ERASED = "erased"
+    #: It is erased; its upload is still needed by others, and erased with their run.
+    KEPT = "kept"
+    #: There is none.
+    UNKNOWN = "unknown"
+    #: It has expired, or was erased before.
+    GONE = "gone"
 
 
-async def erase(client: aioredis.Redis, job_id: str, *, tombstone_ttl_s: int) -> bool:
-    """Make a job one that has expired. False if it has already.
+async def leave(client: aioredis.Redis, job_id: str, *, erase: bool, settings: Settings) -> Leaving:
+    """Cancel a job, or erase it: make it one that has expired. Raises `JobNotFound`, `JobGone`.
 
-    It stays in the index of those whose files must go, in case its files cannot be removed now.
+    One that is erased stays in the index of those whose files must go, in case they cannot be removed now.
     """
-    touched = [keys.job(job_id), keys.meta(job_id), keys.OPEN, keys.RETRIES, keys.EXPIRING]
-    values = [job_id, str(now_ms()), str(tombstone_ttl_s * 1000), keys.change(job_id)]
-    erased: Any = await client.eval(_ERASE, len(touched), *touched, *values)
-    return bool(erased)
+    said = await scripts.call(client, "cancel", id=job_id, erase=erase or None, lives=lives_ms(settings))
+    outcome = Leaving(said)
+    if outcome is Leaving.UNKNOWN:
+        raise JobNotFound(JobNotFound.SENTENCE)
+    if outcome is Leaving.GONE:
+        raise JobGone(JobGone.SENTENCE)
+    return outcome

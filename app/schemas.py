@@ -59,6 +59,7 @@ class JobUrls(Document):
 
     status: str
     result: str
+    cancel: str
 
 
 class StatusDocument(Document):
@@ -69,11 +70,13 @@ class StatusDocument(Document):
     status: Status
     state: State = Field(description="The finer state behind `status`.")
     progress: int | None = Field(description="Percent; 100 when completed, null when failed or cancelled.")
-    queue_position: int | None = Field(description="Jobs ahead of this one in its lane; null once it has started.")
-    eta_s: float | None = Field(default=None, description="Seconds until the result, where that can be told.")
+    queue_position: int | None = Field(description="Jobs that start before this one; null once it has started.")
+    eta_s: float | None = Field(
+        default=None, description="Seconds until the result, as things go; null where nothing is known yet."
+    )
     attempts: int = Field(description="Starts so far.")
     retry_at: Moment | None = Field(description="When the next attempt is due, between attempts.")
-    coalesced_with: str | None = Field(default=None, description="The identical job whose computation this one shares.")
+    coalesced_with: str | None = Field(description="The identical job whose computation this one shares.")
     filename: str | None = Field(description="What the client called the file.")
     submitted_at: Moment
     started_at: Moment | None = Field(description="When the latest attempt started.")

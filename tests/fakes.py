@@ -49,6 +49,8 @@ class Echo(Task[FakeModel]):
     summary = "Tell the picture's size."
     options = FakeOptions
     answer = FakeAnswer
+    #: Tests send the same picture again and again, and want it worked on each time.
+    shareable = False
     example: ClassVar[dict[str, Any]] = {"width": 1, "height": 1, "process_id": 1}
 
     def models(self, settings: Settings) -> tuple[str, ...]:

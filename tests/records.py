@@ -1,18 +1,21 @@
-"""Job records for tests."""
+"""Jobs in Redis, for tests."""
 
 import uuid
 from typing import Any
 
 import redis
 
-from app import keys
-from app.registry import ImageFacts, JobRecord, now_ms
+from app import keys, scripts
+from app.config import Settings
+from app.registry import ImageFacts, JobRecord, NewJob, lives_ms, now_ms
+
+#: In place of a message, where nobody takes it.
+MESSAGE = "a message"
 
 
-def record(**changes: Any) -> JobRecord:
-    """A job that has just been accepted."""
+def new_job(**changes: Any) -> NewJob:
+    """What a client has sent."""
     job_id = str(uuid.uuid4())
-    now = now_ms()
     fields: dict[str, Any] = {
         "job_id": job_id,
         "task": "classify",
@@ -22,16 +25,32 @@ def record(**changes: Any) -> JobRecord:
         "filename": "dog.jpg",
         "options": {"top_k": 5, "threshold": 0.0},
         "image": ImageFacts(width=8, height=6, format="jpeg", bytes=123, sha256="ab"),
-        "submitted_at": now,
-        "updated_at": now,
-        "expires_at": now + 60_000,
     }
-    return JobRecord(**{**fields, **changes})
+    return NewJob(**{**fields, **changes})
 
 
-def accept(client: redis.Redis, job: JobRecord) -> None:
-    """Write a record and its indexes, as a submission does, without a message."""
-    fields: Any = job.to_fields()
+def record(**changes: Any) -> JobRecord:
+    """A record as it is read of a job that has just been accepted."""
+    now = now_ms()
+    times = {"submitted_at": now, "updated_at": now, "expires_at": now + 60_000}
+    return JobRecord(**{**vars(new_job()), **times, **changes})
+
+
+def accept(client: redis.Redis, settings: Settings, job: NewJob | None = None, **sharing: str) -> NewJob:
+    """Write a job as a submission does, with a message that nobody can read. `sharing` are digest and model_is."""
+    job = job or new_job()
+    said = scripts.call(
+        client,
+        "submit",
+        task=job.task,
+        jobs=[{"fields": job.to_fields(), "message": MESSAGE, **sharing}],
+        max_depth=settings.max_queue_depth,
+        lives=lives_ms(settings),
+    )
+    assert said[0] == "accepted"
+    return job
+
+
+def change(client: redis.Redis, job: NewJob, **fields: Any) -> None:
+    """Make a record say what it would only say later, or after something went wrong."""
     client.hset(keys.job(job.job_id), mapping=fields)
-    client.zadd(keys.OPEN, {job.job_id: job.submitted_at})
-    client.zadd(keys.EXPIRING, {job.job_id: job.expires_at})

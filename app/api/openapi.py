@@ -8,9 +8,9 @@ from pydantic import create_model
 from app import errors
 from app.api.errors import PROBLEM_JSON
 from app.api.examples import DETAILS, IN_JSON, JOB_ID, result_of
-from app.broker import Priority
 from app.config import Settings, public_name
 from app.errors import AppError
+from app.priority import Priority
 from app.schemas import JobProblem, Problem, ResultDocument
 from app.tasks.base import Task
 

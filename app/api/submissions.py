@@ -5,21 +5,26 @@ from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
+from starlette.datastructures import Headers
 
 from app import imaging
+from app.announcements import ServedModel
 from app.api.deps import Service
 from app.api.errors import MAX_ECHO, describe_validation
-from app.broker import Priority
 from app.config import public_name
 from app.errors import InvalidOption
 from app.jobs import Picture, Work
+from app.priority import Priority
 from app.registry import ImageFacts
 from app.storage import IncomingUpload
 from app.tasks.base import Options, Task
 
 
-async def work_asked(options: dict[str, Any], task: Task[Any], service: Service) -> Work:
-    """What the options ask for. Raises `InvalidOption`, or `ModelUnavailable` when nobody can do it."""
+async def work_asked(options: dict[str, Any], task: Task[Any], service: Service, *, fresh: bool) -> Work:
+    """What the options ask for; a `fresh` answer is one that no other job has.
+
+    Raises `InvalidOption`, or `ModelUnavailable` when nobody can do it.
+    """
     fields = {name: _single(task, name, value) for name, value in options.items()}
     models = [public_name(model) for model in task.models(service.settings)]
     priorities = {priority.name.lower(): priority for priority in Priority}
@@ -29,9 +34,21 @@ async def work_asked(options: dict[str, Any], task: Task[Any], service: Service)
         validated = task.options.model_validate(fields, context=service.settings)
     except ValidationError as invalid:
         raise InvalidOption(describe_validation(invalid.errors())) from None
-    labels = await service.availability.labels(task.name)
-    task.check(validated, labels.get(model or models[0], ()))
-    return Work(task=task, model=model, options=validated, priority=priority)
+    name = model or models[0]
+    served = (await service.availability.models(task.name)).get(name, ServedModel())
+    task.check(validated, served.labels)
+    return Work(
+        task=task,
+        model=model,
+        options=validated,
+        priority=priority,
+        model_is=f"{name}@{served.revision}" if task.shareable and served.revision and not fresh else None,
+    )
+
+
+def wants_fresh(headers: Headers) -> bool:
+    """Whether the answer of another job will not do (RFC 9111, 5.2.1.4)."""
+    return "no-cache" in {directive.strip().lower() for directive in headers.get("cache-control", "").split(",")}
 
 
 def probe_and_keep(upload: IncomingUpload, filename: str | None, *, max_pixels: int) -> Picture:

@@ -160,6 +160,8 @@ class Task(ABC, Generic[M]):
     answer: ClassVar[type[Answer]]
     #: An answer as a client sees it, for the API's pages.
     example: ClassVar[dict[str, Any]]
+    #: Whether equal jobs may have one answer: not if it comes with files, which belong to one job.
+    shareable: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -121,6 +121,7 @@ class Transform(Task[Pillow]):
     summary = "Resize a picture, change its format, make a thumbnail."
     options = TransformOptions
     answer = TransformAnswer
+    shareable = False
     example: ClassVar[dict[str, Any]] = {
         "artifacts": [
             {

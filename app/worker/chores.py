@@ -1,4 +1,4 @@
-"""What one worker does for all: publish jobs that are due again, erase what has expired, sweep up orphans.
+"""What one worker does for all: publish what is due again or lost, end what waited too long, erase what has expired.
 
 In a thread of its own: however long a slow disk takes, the keeper's renewals do not wait for it.
 """
@@ -10,18 +10,24 @@ from functools import partial
 
 import redis
 
-from app import broker, keys, registry
-from app.broker import CeleryApp, Messages
-from app.errors import JobGone
+from app import keys, queues
+from app.broker import CeleryApp
+from app.errors import JobGone, QueueTimeout
+from app.queues import Requeued, Why
 from app.registry import now_ms
+from app.states import State
 from app.storage import Storage, removed
 from app.worker.identity import WORKER
-from app.worker.rounds import Periodic, Rounds, connect
+from app.worker.rounds import Periodic, Rounds
 
 logger = logging.getLogger(__name__)
 
 #: A file younger than this may belong to a request that is still being answered.
 _ORPHAN_AGE_S = 3600
+#: Workers renew what they hold within this time of the return of Redis.
+_RENEWAL_S = 10
+#: A message taken more recently may not have its lease yet.
+_TAKEN_AGE_S = 60
 _AT_ONCE = 100
 _ROUND_S = 0.25
 
@@ -31,12 +37,14 @@ class Chores(Rounds):
 
     def __init__(self, app: CeleryApp, *, storage: Storage) -> None:
         super().__init__("chores")
-        client, messages = connect(app), Messages(app)
-        self._redis = client
+        self._redis = app.redis
         self._chores = [
-            Periodic(_ROUND_S, lambda: publish_due(client, messages)),
-            Periodic(5, lambda: erase_expired(client, storage)),
-            Periodic(600, lambda: sweep(client, storage)),
+            Periodic(_ROUND_S, lambda: publish_due(app)),
+            Periodic(1, lambda: publish_lost(app, in_touch_s=self.in_touch_s)),
+            Periodic(1, lambda: end_overdue(app)),
+            Periodic(5, lambda: erase_expired(app, storage)),
+            Periodic(30, lambda: queues.reap(app.redis, older_than_s=_TAKEN_AGE_S)),
+            Periodic(600, lambda: sweep(app.redis, storage)),
         ]
 
     def go_round(self) -> None:
@@ -52,36 +60,53 @@ class Chores(Rounds):
         return self._redis.get(keys.CHORES) == WORKER and bool(self._redis.expire(keys.CHORES, keys.CHORES_TTL_S))
 
 
-def publish_due(client: redis.Redis, messages: Messages) -> int:
+def publish_due(app: CeleryApp) -> int:
     """Put the jobs whose next attempt is due back on their lanes. Returns how many."""
-    published = 0
-    for job_id in _due(client, keys.RETRIES):
-        try:
-            record = registry.read(client, job_id)
-        except (JobGone, KeyError, ValueError) as error:  # one that cannot be read must not keep the others
-            logger.warning("job %s cannot be tried again: %r", job_id, error)
-            client.zrem(keys.RETRIES, job_id)
-            continue
-        published += broker.republish(client, record, messages.encode(record))
-    return published
+    due = _due(app.redis, keys.RETRIES)
+    return sum(_publish(app, run_id, Why.DUE, index=keys.RETRIES) for run_id in due)
 
 
-def erase_expired(client: redis.Redis, storage: Storage) -> int:
+def publish_lost(app: CeleryApp, *, in_touch_s: float) -> int:
+    """Put runs back on their lanes that no worker has held for long. Returns how many.
+
+    After a break of Redis, of which `in_touch_s` ago was the last, workers are given time to renew what they hold.
+    """
+    if in_touch_s < _RENEWAL_S:
+        return 0
+    return sum(_publish(app, run_id, Why.LOST, index=keys.LEASES) for run_id in queues.find_lost(app.redis))
+
+
+def _publish(app: CeleryApp, run_id: str, why: Why, *, index: str) -> bool:
+    try:
+        outcome = queues.requeue(app.redis, run_id, why, app=app)
+    except (JobGone, KeyError, ValueError) as error:  # one that cannot be read must not keep the others
+        logger.warning("job %s cannot be published again: %r", run_id, error)
+        app.redis.zrem(index, run_id)
+        return False
+    if why is Why.LOST and outcome is not Requeued.KEPT:
+        logger.warning("job %s was lost, and is %s", run_id, outcome)
+    return outcome is Requeued.PUBLISHED
+
+
+def end_overdue(app: CeleryApp) -> int:
+    """Fail the jobs that have waited too long for their first start. Returns how many."""
+    queue_ttl_s = app.settings.queue_ttl
+    overdue = queues.find_overdue(app.redis, queue_ttl_s=queue_ttl_s)
+    error = app.backend.prepare_exception(QueueTimeout(QueueTimeout.sentence(queue_ttl_s)))
+    for run_id in overdue:
+        app.backend.write(run_id, error, State.FAILURE, request=None)
+    return len(overdue)
+
+
+def erase_expired(app: CeleryApp, storage: Storage) -> int:
     """Remove the files of jobs past their `expires_at`. Their results have left by themselves. Returns how many."""
     erased = 0
-    while expired := _due(client, keys.EXPIRING):
+    while expired := _due(app.redis, keys.EXPIRING):
         for job_id in expired:
-            _erase(client, storage, job_id)
+            removed(partial(storage.erase, job_id))
+        queues.forget(app.redis, expired)
         erased += len(expired)
     return erased
-
-
-def _erase(client: redis.Redis, storage: Storage, job_id: str) -> None:
-    removed(partial(storage.erase, job_id))
-    with client.pipeline(transaction=True) as transaction:
-        for index in (keys.OPEN, keys.RETRIES, keys.EXPIRING):
-            transaction.zrem(index, job_id)
-        transaction.execute()
 
 
 def sweep(client: redis.Redis, storage: Storage) -> int:

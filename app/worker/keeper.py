@@ -1,8 +1,8 @@
 """The keeper: a thread of the worker's main process that keeps alive what the worker holds.
 
-It renews the locks of running jobs, announces what the worker has loaded, and takes the queues of tasks that failed to
-load off this worker. A thread, and not one of Celery's boot steps: those stop before a warm shutdown ends, while jobs
-still run.
+It renews the leases of what the worker holds, ends runs that were cancelled or overran their time and do not notice,
+announces what the worker has loaded, and takes the queues of tasks that failed to load off this worker. A thread, and
+not one of Celery's boot steps: those stop before a warm shutdown ends, while jobs still run.
 """
 
 import logging
@@ -11,20 +11,20 @@ import time
 from typing import Any
 
 import redis
-from celery.worker import state as worker_state
 
 from app import announcements
 from app.announcements import Announcement, LoadReport
 from app.broker import CeleryApp
-from app.worker.identity import token_of
+from app.worker.custody import Custody
 from app.worker.models import Models
 from app.worker.reports import Reports
-from app.worker.rounds import Periodic, Rounds, connect
+from app.worker.rounds import Periodic, Rounds
 
 logger = logging.getLogger(__name__)
 
 _ROUND_S = 0.25
-_RENEW_EVERY_S = 5
+_LOOK_EVERY_S = 1
+_ANNOUNCE_EVERY_S = 5
 
 
 class Keeper(Rounds):
@@ -36,13 +36,17 @@ class Keeper(Rounds):
         self._consumer = consumer
         self._models = models
         self._reports = reports
-        self._redis = connect(app)
+        self._redis = app.redis
         #: By process, then by task.
         self._loads: dict[int, dict[str, LoadReport]] = {}
         self._idle_queues: set[str] = set()
         self._retired = threading.Event()
         self._announced = False
-        self._duties = [Periodic(_RENEW_EVERY_S, self._renew), Periodic(_RENEW_EVERY_S, self._announce)]
+        self._custody = Custody(app)
+        self._duties = [
+            Periodic(_LOOK_EVERY_S, lambda: self._custody.look(in_touch_s=self.in_touch_s)),
+            Periodic(_ANNOUNCE_EVERY_S, self._announce),
+        ]
 
     def go_round(self) -> None:
         """Hear what processes report, and renew what is due."""
@@ -113,11 +117,6 @@ class Keeper(Rounds):
             announcements.withdraw(self._redis, self._name_of_worker)
             self._announced = False
 
-    def _renew(self) -> None:
-        running = [request for request in _copy_of(worker_state.active_requests) if request.worker_pid]
-        if running:
-            self._app.backend.renew({request.id: token_of(request.worker_pid) for request in running})
-
 
 def withdraw(client: redis.Redis, worker: str) -> None:
     """Take back what a worker of this name announced before it was killed, so that nobody counts on it."""
@@ -125,12 +124,3 @@ def withdraw(client: redis.Redis, worker: str) -> None:
         announcements.withdraw(client, worker)
     except redis.RedisError as error:  # it expires by itself
         logger.warning("the announcement of %s could not be taken back: %s", worker, error)
-
-
-def _copy_of(requests: Any) -> list[Any]:
-    """A weak set of the main thread's, copied; it may change under our hands, and says so by a `RuntimeError`."""
-    while True:
-        try:
-            return list(requests)
-        except RuntimeError:
-            continue

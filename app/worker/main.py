@@ -19,7 +19,6 @@ from app.worker.chores import Chores
 from app.worker.keeper import Keeper, withdraw
 from app.worker.models import Models
 from app.worker.reports import Reports
-from app.worker.rounds import connect
 from app.worker.stopping import told_to_stop
 
 settings = get_settings()
@@ -49,7 +48,7 @@ def _set_up_logging(**_: Any) -> None:
 
 @signals.worker_init.connect
 def _before_the_fork(sender: Any, **_: Any) -> None:
-    withdraw(connect(app), sender.hostname)
+    withdraw(app.redis, sender.hostname)
     # Before torch is imported: its libraries read these once.
     os.environ["OMP_NUM_THREADS"] = str(settings.threads_per_process)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -1,7 +1,7 @@
 """A message as the worker's main process follows it, from its arrival to its acknowledgement.
 
-The main process acts for a process that can no longer: it frees the lock of one that died, before the message goes back
-to the queue and another process finds it, and it writes the end of one that overran its time limit.
+The main process acts for a process that can no longer: it publishes again the run of one that died, or that a stopping
+worker gives up, and it writes the end of one that overran its time limit.
 """
 
 import logging
@@ -10,16 +10,23 @@ from typing import Any
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
 from celery.app.task import Context
+from celery.worker import state as worker_state
 from celery.worker.request import Request
 from redis.exceptions import RedisError
 
+from app import queues
+from app.errors import JobGone
+from app.queues import Requeued, Why
 from app.worker.identity import token_of
+from app.worker.killing import was_killed
 
 logger = logging.getLogger(__name__)
 
 
 class JobRequest(Request):  # type: ignore[misc]  # Celery carries no types
     """A request that knows under which token its job runs."""
+
+    _given_back = False
 
     @property
     def _context(self) -> Context:
@@ -29,24 +36,41 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery carries no types
         return context
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:  # noqa: FBT001, FBT002  # Celery's signature
-        """Free the lock of a process that died before its message is put back."""
+        """Publish the run of a process that died again, or give it up if it has done so too often."""
         cause = exc_info.exception
         if isinstance(cause, ExceptionWithTraceback):
             cause = cause.exc
-        if isinstance(cause, WorkerLostError):
-            self._release()
-        super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+        if self._given_back:
+            worker_state.task_ready(self)
+        elif isinstance(cause, WorkerLostError) and self._requeue(self._why_it_died()):
+            logger.error("job %s: its process died: %s", self.id, cause)
+            worker_state.task_ready(self)
+            self.acknowledge()
+            self.send_event("task-failed", exception=repr(cause), traceback=exc_info.traceback)
+        else:
+            super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:  # noqa: FBT001, FBT002  # Celery's signature
-        """Free the lock of a job that a stopping worker gives up."""
-        self._release()
+        """Publish the run of a job that a stopping worker gives up again."""
+        self._given_back = self._requeue(Why.GIVEN_BACK)
+        if self._given_back:
+            self.acknowledge()
         super().cancel(pool, signal=signal, emit_retry=emit_retry)
 
-    def _release(self) -> None:
+    def _why_it_died(self) -> Why:
+        ours = worker_state.should_stop is not None or worker_state.should_terminate is not None
+        return Why.GIVEN_BACK if ours or was_killed(self.worker_pid) else Why.CRASHED
+
+    def _requeue(self, why: Why) -> bool:
+        """Whether the message has done its duty. If not, it goes back, and the run is found to be lost later."""
         try:
-            self.task.backend.release(self.id, token=self._token())
-        except RedisError as error:  # it expires by itself, later
-            logger.warning("job %s: its lock could not be freed: %s", self.id, error)
+            outcome = queues.requeue(self.app.redis, self.id, why, app=self.app, token=self._token())
+        except (RedisError, JobGone, KeyError, ValueError) as error:
+            logger.warning("job %s could not be published again: %r", self.id, error)
+            return isinstance(error, JobGone)
+        log = logger.error if outcome is Requeued.CONDEMNED else logger.info
+        log("job %s: its process has %s, it is %s", self.id, why, outcome)
+        return True
 
     def _token(self) -> str:
         return token_of(self.worker_pid) if self.worker_pid else ""

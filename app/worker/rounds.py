@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import redis
 
-from app.broker import CeleryApp
-
 logger = logging.getLogger(__name__)
 
 #: Between rounds that fail.
@@ -22,6 +20,12 @@ class Rounds(threading.Thread, ABC):
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name, daemon=True)
+        self._in_touch_since_s = time.monotonic()
+
+    @property
+    def in_touch_s(self) -> float:
+        """For how long Redis has answered without a break. After one, others have been as silent as we were."""
+        return time.monotonic() - self._in_touch_since_s
 
     @abstractmethod
     def go_round(self) -> None:
@@ -35,6 +39,7 @@ class Rounds(threading.Thread, ABC):
             except redis.RedisError as error:
                 logger.warning("the %s cannot reach Redis: %s", self.name, error)
                 time.sleep(_PAUSE_S)
+                self._in_touch_since_s = time.monotonic()
             except Exception:  # a thread that died would be missed by nobody until it was too late: say so, and go on
                 logger.exception("a round of the %s failed", self.name)
                 time.sleep(_PAUSE_S)
@@ -53,10 +58,3 @@ class Periodic:
         if time.monotonic() >= self.due_s:
             self.action()
             self.due_s = time.monotonic() + self.every_s
-
-
-def connect(app: CeleryApp) -> redis.Redis:
-    """A client for such a thread, apart from Celery's own."""
-    return redis.Redis.from_url(
-        app.settings.broker_url, decode_responses=True, socket_timeout=2, socket_connect_timeout=1
-    )

@@ -34,6 +34,7 @@ from app.schemas import file_url
 from app.states import State
 from app.storage import Storage, removed
 from app.tasks.base import Answer, StoredFile, Task
+from app.worker.deadline import deadline
 from app.worker.fetching import fetch_picture
 from app.worker.identity import token_of
 from app.worker.models import Models, choose
@@ -41,6 +42,7 @@ from app.worker.progress import Fenced, Progress
 
 logger = logging.getLogger(__name__)
 
+_DEADLINE_LAG_S = 1
 #: Delays double, but to no more than this many times the first.
 _MAX_BACKOFF_FACTOR = 4
 
@@ -81,12 +83,13 @@ def run_job(celery_task: CeleryTask, message: Message, loaded: Mapping[str, Any]
         if record.attempts > 1:
             storage.discard_attempts(request.id)
         model = choose(loaded, message.model)
-        image = _fetch(record.url, message, attempt) if record.url else None
-        answer = _work(message, model, attempt)
+        # A little after Celery's own.
+        with deadline(attempt.settings.soft_time_limit + _DEADLINE_LAG_S):
+            image = _fetch(record.url, message, attempt) if record.url else None
+            answer = _work(message, model, attempt)
     except Fenced as lost:
         logger.info("%s, this copy is dropped", lost)
-        if lost.outcome is Write.GONE:  # what was stored since it was erased
-            removed(partial(storage.erase, request.id))
+        _clean_up(attempt, lost.outcome)
         raise Ignore from None
     except Exception as error:  # noqa: BLE001  # whatever a task raises ends as an error of ours
         failure = _sorted(error, request.id)
@@ -95,8 +98,7 @@ def run_job(celery_task: CeleryTask, message: Message, loaded: Mapping[str, Any]
         if record is not None:
             _discard(attempt)
         raise failure from None
-    # The two moments are two machines' clocks.
-    queued_ms = max(0, (record.started_at or 0) - record.submitted_at)
+    queued_ms = (record.started_at or 0) - record.submitted_at
     timings = {"queued_ms": queued_ms, **progress.timings}
     return {
         "model": model.info.model_dump(),
@@ -124,6 +126,14 @@ class _Attempt:
         self.progress.report(0)  # raises once the job is known to be lost
         size = self.storage.store_artifact(self.job_id, name, write)
         return StoredFile(name=name, url=file_url(self.job_id, name), bytes=size)
+
+
+def _clean_up(attempt: _Attempt, outcome: Write) -> None:
+    """Remove what nobody will ask for any more. The files of others' attempts are theirs."""
+    if outcome is Write.GONE:  # what was stored since it was erased
+        removed(partial(attempt.storage.erase, attempt.job_id))
+    elif outcome is Write.CANCELLED:
+        removed(partial(attempt.storage.discard_attempts, attempt.job_id))
 
 
 def _discard(attempt: _Attempt) -> None:
@@ -175,8 +185,8 @@ def _decode(message: Message, options: Any, attempt: _Attempt) -> Any:
 
 
 def _check_wait(record: JobRecord, queue_ttl_s: int) -> None:
-    if record.attempts == 1 and now_ms() - record.submitted_at > queue_ttl_s * 1000:
-        raise QueueTimeout(f"The job waited longer than {queue_ttl_s} s for a worker. Submit the image again.")
+    if record.waiting_since and record.updated_at - record.waiting_since > queue_ttl_s * 1000:
+        raise QueueTimeout(QueueTimeout.sentence(queue_ttl_s))
 
 
 def _sorted(error: Exception, job_id: str) -> AppError:

@@ -7,19 +7,22 @@ from typing import Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
+from redis.exceptions import ResponseError
 from starlette.responses import JSONResponse
 
 from app import errors
 from app.api import body, examples, openapi
 from app.api.body import content_type
+from app.api.claims import claimed, fingerprint_of, remember, replay
 from app.api.deps import Service, ServiceDep
 from app.api.multipart import read_form
-from app.api.submissions import probe_and_keep, work_asked
+from app.api.submissions import probe_and_keep, wants_fresh, work_asked
+from app.batch import Batch, BatchEntry
 from app.config import Settings
 from app.documents import batch_document, batch_status, batch_url
 from app.errors import AppError, BadRequest, FileTooLarge
+from app.idempotency import Answered, Claimed
 from app.jobs import Picture
-from app.registry import Batch, BatchEntry
 from app.schemas import BatchDocument, BatchStatus
 from app.storage import IncomingUpload
 from app.tasks.base import Task
@@ -51,6 +54,10 @@ def router(tasks: tuple[Task[Any], ...], settings: Settings) -> APIRouter:
 def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
     async def submit(request: Request, service: ServiceDep) -> Response:
         batch = await _accept(request, service, task)
+        if isinstance(batch, Answered):
+            if batch.document is not None:
+                return replay(batch.document, location=batch.document["url"])
+            batch = await service.jobs.get_batch(str(batch.batch_id))
         return JSONResponse(
             batch_document(batch).model_dump(mode="json"),
             status_code=202,
@@ -79,35 +86,66 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
     )
 
 
-async def _accept(request: Request, service: Service, task: Task[Any]) -> Batch:
+async def _accept(request: Request, service: Service, task: Task[Any]) -> Batch | Answered:
     """Take all files in, refuse those that are not sound, submit the others together."""
-    settings, files = service.settings, list[_File]()
-    with contextlib.ExitStack() as stack:
-
-        def new_file(filename: str | None) -> _File:
-            if len(files) >= settings.max_batch_files:
-                raise BadRequest(f"There are more than {settings.max_batch_files} files in the request. Send fewer.")
-            upload = service.storage.incoming(str(uuid.uuid4()), max_bytes=settings.max_file_size)
-            files.append(_File(stack.enter_context(upload), filename))
-            return files[-1]
-
-        kind, header = content_type(request)
-        if kind != "multipart/form-data":
-            raise BadRequest("Send multipart/form-data with each picture as a part named 'file'.")
-        fields = await read_form(header, body.chunks(request, max_bytes=settings.max_batch_bytes), new_file)
-        work = await work_asked({**fields}, task, service)
+    async with claimed(request, service) as held:
+        with contextlib.ExitStack() as stack:
+            files, fields = await _receive(request, service, stack)
+            work = await work_asked({**fields}, task, service, fresh=wants_fresh(request.headers))
+            asked = fingerprint_of(work, [file.upload.sha256 for file in files])
+            if isinstance(held, Answered):
+                return held.check(asked)
+            try:
+                for file in files:
+                    await to_thread.run_sync(partial(file.settle, max_pixels=service.settings.max_pixels))
+            except BaseException:
+                _remove(files, service)
+                raise
+        entries = tuple(file.entry() for file in files)
+        batch = Batch(batch_id=str(uuid.uuid4()), task=task.name, entries=entries)
+        claim = held and held.completed(Answered(asked, batch_id=batch.batch_id))
+        pictures = {file.upload.job_id: file.picture for file in files if file.picture is not None}
         try:
-            for file in files:
-                await to_thread.run_sync(partial(file.settle, max_pixels=settings.max_pixels))
-            batch = Batch(batch_id=str(uuid.uuid4()), task=task.name, entries=tuple(file.entry() for file in files))
-            pictures = {file.upload.job_id: file.picture for file in files if file.picture is not None}
-            await service.jobs.submit_batch(batch, work, pictures)
-        except BaseException:
-            for file in files:
-                if file.picture is not None:
-                    service.storage.remove(file.picture.path)
+            jobs = await service.jobs.submit_batch(batch, work, pictures, claim=claim)
+        except Claimed as elsewhere:
+            _remove(files, service)
+            return Answered.from_text(str(elsewhere)).check(asked)
+        except (AppError, ResponseError):
+            # After any other error the jobs may be there, and need their files; if not, the sweeper takes them.
+            _remove(files, service)
             raise
-    return batch
+        for job in jobs:
+            if job.record.cached:
+                service.storage.remove(job.record.path)
+        if claim:
+            await remember(service, claim, batch_document(batch).model_dump(mode="json"))
+        return batch
+
+
+async def _receive(
+    request: Request, service: Service, stack: contextlib.ExitStack
+) -> tuple[list["_File"], dict[str, str | list[str]]]:
+    """The files of the form, which leave with `stack` unless they are kept, and its fields."""
+    settings, files = service.settings, list[_File]()
+
+    def new_file(filename: str | None) -> _File:
+        if len(files) >= settings.max_batch_files:
+            raise BadRequest(f"There are more than {settings.max_batch_files} files in the request. Send fewer.")
+        upload = service.storage.incoming(str(uuid.uuid4()), max_bytes=settings.max_file_size)
+        files.append(_File(stack.enter_context(upload), filename))
+        return files[-1]
+
+    kind, header = content_type(request)
+    if kind != "multipart/form-data":
+        raise BadRequest("Send multipart/form-data with each picture as a part named 'file'.")
+    fields = await read_form(header, body.chunks(request, max_bytes=settings.max_batch_bytes), new_file)
+    return files, fields
+
+
+def _remove(files: list["_File"], service: Service) -> None:
+    for file in files:
+        if file.picture is not None:
+            service.storage.remove(file.picture.path)
 
 
 class _File:

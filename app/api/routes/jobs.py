@@ -98,8 +98,8 @@ def router(tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
     )
     async def erase(job_id: str, service: ServiceDep) -> Response:
         """Its picture, its files and its result go at once; what still runs or waits comes to nothing."""
-        await service.jobs.erase(job_id)
-        await to_thread.run_sync(removed, partial(service.storage.erase, job_id))
+        if await service.jobs.erase(job_id):
+            await to_thread.run_sync(removed, partial(service.storage.erase, job_id))
         return Response(status_code=204)
 
     return routes

@@ -12,8 +12,8 @@ from app import announcements, keys
 from app.announcements import Announcement, LoadReport
 from app.api import openapi
 from app.api.deps import Service, ServiceDep
-from app.broker import Priority
 from app.config import Settings, public_name
+from app.priority import Priority
 from app.schemas import Health, ModelsDocument, TaskModel
 from app.tasks.base import Task
 

@@ -9,21 +9,24 @@ from typing import Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
 from app import addresses, errors
 from app.api import examples, openapi
+from app.api.claims import claimed, fingerprint_of, remember, replay
 from app.api.deps import Service, ServiceDep
-from app.api.submissions import probe_and_keep, work_asked
-from app.api.uploads import receive
+from app.api.submissions import probe_and_keep, wants_fresh, work_asked
+from app.api.uploads import Received, receive
 from app.config import Settings
 from app.documents import Job, result_document, status_document, status_url
 from app.errors import AppError
+from app.idempotency import Answered, Claimed
 from app.jobs import Picture
 from app.schemas import StatusDocument
 from app.states import State
+from app.storage import IncomingUpload
 from app.tasks.base import Task
 
 logger = logging.getLogger(__name__)
@@ -49,6 +52,10 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
     async def submit(request: Request, service: ServiceDep) -> Response:
         wait_s = _wait_asked(request.headers)
         job = await _accept(request, service, task)
+        if isinstance(job, Answered):
+            if job.document is not None and not wait_s:
+                return replay(job.document, location=job.document["urls"]["status"])
+            job = await service.jobs.get(str(job.job_id))
         if wait_s:
             job = await _end(service, job, timeout_s=wait_s)
         headers = {"Location": status_url(job.record.job_id)}
@@ -92,24 +99,42 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
     )
 
 
-async def _accept(request: Request, service: Service, task: Task[Any]) -> Job:
-    """Take the picture in, refuse what is not sound, submit the rest. Whatever goes wrong leaves no file behind."""
+async def _accept(request: Request, service: Service, task: Task[Any]) -> Job | Answered:
+    """Take the picture in, refuse what is not sound, submit the rest; or what was answered to this request before."""
     settings, storage, job_id = service.settings, service.storage, str(uuid.uuid4())
-    with storage.incoming(job_id, max_bytes=settings.max_file_size) as upload:
-        received = await receive(request, upload, storage=storage, settings=settings)
-        upload.finish()
-        work = await work_asked(received.options, task, service)
-        if received.url is not None:
-            url = addresses.accept(received.url, settings=settings)
-            picture = Picture(path=storage.upload(job_id, ""), filename=url.filename, url=str(url))
-        else:
-            keep = partial(probe_and_keep, upload, received.filename, max_pixels=settings.max_pixels)
-            picture = await to_thread.run_sync(keep)
-    try:
-        return await service.jobs.submit(work, picture, job_id=job_id)
-    except BaseException:
-        storage.remove(picture.path)
-        raise
+    async with claimed(request, service) as held:
+        with storage.incoming(job_id, max_bytes=settings.max_file_size) as upload:
+            received = await receive(request, upload, storage=storage, settings=settings)
+            upload.finish()
+            work = await work_asked(received.options, task, service, fresh=wants_fresh(request.headers))
+            asked = fingerprint_of(work, [received.url or upload.sha256])
+            if isinstance(held, Answered):
+                return held.check(asked)
+            picture = await _keep(received, upload, service)
+        claim = held and held.completed(Answered(asked, job_id=job_id))
+        try:
+            job = await service.jobs.submit(work, picture, job_id=job_id, claim=claim)
+        except Claimed as elsewhere:
+            storage.remove(picture.path)
+            return Answered.from_text(str(elsewhere)).check(asked)
+        except (AppError, ResponseError):
+            # After any other error the job may be there, and needs its file; if not, the sweeper takes it.
+            storage.remove(picture.path)
+            raise
+        if job.record.cached:
+            storage.remove(picture.path)
+        if claim:
+            await remember(service, claim, status_document(job).model_dump(mode="json"))
+        return job
+
+
+async def _keep(received: Received, upload: IncomingUpload, service: Service) -> Picture:
+    """The picture in its place, or where a worker will fetch it."""
+    if received.url is not None:
+        url = addresses.accept(received.url, settings=service.settings)
+        return Picture(path=service.storage.upload(upload.job_id, ""), filename=url.filename, url=str(url))
+    keep = partial(probe_and_keep, upload, received.filename, max_pixels=service.settings.max_pixels)
+    return await to_thread.run_sync(keep)
 
 
 async def _end(service: Service, job: Job, *, timeout_s: float) -> Job:

@@ -1,0 +1,57 @@
+"""The Lua scripts: every change of a job's life is one of them, and so happens as a whole or not at all.
+
+A script is given one JSON object and reads the clock of Redis, so that all machines agree on the time. Keys are not
+declared: the jobs that share a run are only known to Redis, and kombu cannot work with a Redis Cluster anyway, which
+alone would need to know them. Commands are those of Redis 6.2. A Redis that refuses to write refuses a script's first
+write, so none is cut off in the middle.
+"""
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from app import keys
+from app.priority import Priority
+
+#: How the scripts name keys; the prelude adds what follows.
+_KEYS = {
+    "job": keys.job(""),
+    "meta": keys.meta(""),
+    "run": keys.run(""),
+    "followers": keys.followers(""),
+    "same": keys.same(""),
+    "change": keys.change(""),
+    "waiting": keys.WAITING,
+    "listed": keys.LISTED,
+    "dead": keys.DEAD,
+    "lanes": keys.LANES,
+    "leases": keys.LEASES,
+    "expiring": keys.EXPIRING,
+    "retries": keys.RETRIES,
+    "unacked": keys.UNACKED,
+    "unacked_index": keys.UNACKED_INDEX,
+    "lane_separator": keys.LANE_SEPARATOR,
+}
+
+
+@cache
+def source(name: str) -> str:
+    """The text of a script, with what all of them share before it."""
+    folder = files(__name__)
+    priorities = ", ".join(f"'{priority:d}'" for priority in sorted(Priority))
+    constants = (
+        f"local key = cjson.decode([==[{json.dumps(_KEYS)}]==])\n"
+        f"local PRIORITIES = {{{priorities}}}\n"
+        f"local LOCK_TTL = {keys.LOCK_TTL_S * 1000}\n"
+    )
+    return constants + (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+
+
+def call(client: Any, name: str, **given: Any) -> Any:
+    """Run a script by a client or a pipeline of redis-py; to be awaited where that is asynchronous.
+
+    What is None is not passed on.
+    """
+    said = {name: value for name, value in given.items() if value is not None}
+    return client.register_script(source(name))(args=[json.dumps(said)])

@@ -1,0 +1,228 @@
+-- What all scripts share. A run has the id of the job that began it, and lives in that job's record; jobs that joined
+-- it follow. A job that left its run to its followers says so in `left`, and the record goes on for the run alone.
+
+local given = cjson.decode(ARGV[1])
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+-- How long an open job, a result and a tombstone live, in ms; for scripts that are told.
+local lives = given.lives
+local HIGH = PRIORITIES[1]
+
+local function fields(id, ...)
+  return unpack(redis.call('HMGET', key.job .. id, ...))
+end
+
+local function announce(id, word)
+  redis.call('PUBLISH', key.change .. id, word)
+end
+
+-- Queues and their lanes
+
+local function waiting_key(task, priority)
+  return key.waiting .. task .. ':' .. priority
+end
+
+local function lane_key(task, priority)
+  return priority == HIGH and task or task .. key.lane_separator .. priority
+end
+
+local function lane_field(task, priority, name)
+  return redis.call('HGET', key.lanes, task .. ':' .. priority .. ':' .. name)
+end
+
+local function set_lane_field(task, priority, name, value)
+  redis.call('HSET', key.lanes, task .. ':' .. priority .. ':' .. name, value)
+end
+
+-- How many runs wait on the lanes of a queue, and ms from one start to the next, -1 where that is not known.
+local function backlog(task)
+  local depth, interval = 0, -1
+  for _, priority in ipairs(PRIORITIES) do
+    depth = depth + redis.call('ZCARD', waiting_key(task, priority))
+    interval = math.max(interval, tonumber(lane_field(task, priority, 'interval') or -1))
+  end
+  return depth, math.floor(interval)
+end
+
+-- Puts a run's message at the end of its lane, under the lane's next number.
+local function publish(run, message)
+  local task, priority = fields(run, 'task', 'priority')
+  local number = redis.call('HINCRBY', key.lanes, task .. ':' .. priority .. ':last', 1)
+  redis.call('HSET', key.job .. run, 'number', number)
+  redis.call('ZADD', waiting_key(task, priority), number, run)
+  redis.call('LPUSH', lane_key(task, priority), message)
+end
+
+local function waits(run)
+  local task, priority = fields(run, 'task', 'priority')
+  return task and redis.call('ZSCORE', waiting_key(task, priority), run)
+end
+
+-- Takes a run out of whatever holds it; a message of it that is still there finds nothing to start.
+local function unhold(run)
+  local task, priority = fields(run, 'task', 'priority')
+  if task then redis.call('ZREM', waiting_key(task, priority), run) end
+  redis.call('ZREM', key.retries, run)
+  redis.call('ZREM', key.leases, run)
+  redis.call('DEL', key.run .. run)
+end
+
+-- Jobs
+
+-- Lists a job under a status, and no longer under the one before; under none, when there is none.
+local function list(id, status)
+  local task, submitted_at, listed, dead = fields(id, 'task', 'submitted_at', 'listed', 'dead')
+  if not task or listed == status then return end
+  local member = string.format('%013d:%s', submitted_at, id)
+  if listed then redis.call('ZREM', key.listed .. task .. ':' .. listed, member) end
+  if dead then
+    redis.call('ZREM', key.listed .. task .. ':' .. key.dead, member)
+    redis.call('HDEL', key.job .. id, 'dead')
+  end
+  if status then
+    redis.call('ZADD', key.listed .. task .. ':' .. status, 0, member)
+    redis.call('HSET', key.job .. id, 'listed', status)
+  else
+    redis.call('HDEL', key.job .. id, 'listed')
+  end
+end
+
+local function list_as_dead(id)
+  local task, submitted_at = fields(id, 'task', 'submitted_at')
+  redis.call('ZADD', key.listed .. task .. ':' .. key.dead, 0, string.format('%013d:%s', submitted_at, id))
+  redis.call('HSET', key.job .. id, 'dead', 1)
+end
+
+-- Keeps a record and the files it names, whoever needs them.
+local function keep_until(id, moment)
+  redis.call('PEXPIREAT', key.job .. id, moment + lives.tombstone)
+  redis.call('ZADD', key.expiring, moment, id)
+end
+
+local function live_until(id, moment)
+  redis.call('HSET', key.job .. id, 'expires_at', moment)
+  keep_until(id, moment)
+end
+
+local STATUS = {SUCCESS = 'completed', FAILURE = 'failed', REVOKED = 'cancelled'}
+
+-- Ends one job, with a value as Celery stores it.
+local function end_job(id, state, value)
+  redis.call('HSET', key.job .. id, 'updated_at', now, 'finished_at', now)
+  redis.call('HDEL', key.job .. id, 'retry_at')
+  live_until(id, now + lives.result)
+  redis.call('SET', key.meta .. id, value, 'PXAT', now + lives.result)
+  list(id, STATUS[state])
+  announce(id, state)
+end
+
+-- Runs
+
+-- The jobs that a run is for, the one whose it is among them unless it has left.
+local function subscribers(run)
+  local ids = redis.call('SMEMBERS', key.followers .. run)
+  if not fields(run, 'left') then ids[#ids + 1] = run end
+  return ids
+end
+
+-- Whether anybody still wants what a run gives.
+local function wanted(run)
+  for _, id in ipairs(subscribers(run)) do
+    local expires_at = fields(id, 'expires_at')
+    if expires_at and tonumber(expires_at) > now then return true end
+  end
+  return false
+end
+
+-- Keeps a run and its jobs, and what else is there for them.
+local function run_until(run, moment)
+  for _, id in ipairs(subscribers(run)) do live_until(id, moment) end
+  if fields(run, 'left') then keep_until(run, moment) end
+  redis.call('PEXPIREAT', key.followers .. run, moment)
+  local digest = fields(run, 'digest')
+  if digest and redis.call('GET', key.same .. digest) == run then
+    redis.call('PEXPIREAT', key.same .. digest, moment)
+  end
+end
+
+-- Ends a run and every job that it is for. Its answer is for later jobs too, unless it is `unlike` what they ask for.
+local function end_run(run, state, value, unlike)
+  unhold(run)
+  redis.call('HSET', key.job .. run, 'over', state)
+  local attempts, digest, left, expires_at = fields(run, 'attempts', 'digest', 'left', 'expires_at')
+  for _, id in ipairs(subscribers(run)) do
+    redis.call('HSET', key.job .. id, 'attempts', attempts or 0)
+    end_job(id, state, value)
+    if given.dead then list_as_dead(id) end
+  end
+  redis.call('DEL', key.followers .. run)
+  if left then
+    -- Its own answer has been given; this says to copies of the message that there is nothing to do.
+    keep_until(run, math.max(now, tonumber(expires_at)))
+    redis.call('SET', key.meta .. run, value, 'PXAT', now + lives.result)
+  end
+  if digest and redis.call('GET', key.same .. digest) == run then
+    if state == 'SUCCESS' and left ~= 'ERASED' and not unlike then
+      redis.call('PEXPIREAT', key.same .. digest, now + lives.result)
+    else
+      redis.call('DEL', key.same .. digest)
+    end
+  end
+end
+
+-- A cancelled job's state, in the form of Celery's backend.
+local function revoked(id)
+  return cjson.encode({
+    status = 'REVOKED',
+    task_id = id,
+    traceback = cjson.null,
+    result = {exc_type = 'TaskRevokedError', exc_message = {'cancelled'}, exc_module = 'celery.exceptions'},
+  })
+end
+
+-- Nobody wants a run any more: it is ended where it waits, and asked to end where it runs. True if it has ended.
+local function stop_run(run)
+  if redis.call('EXISTS', key.run .. run) == 1 or redis.call('ZSCORE', key.leases, run) and not waits(run) then
+    redis.call('HSET', key.job .. run, 'cancel_at', now)
+    return false
+  end
+  end_run(run, 'REVOKED', revoked(run))
+  return true
+end
+
+-- What a client may know of a job: 'unknown', 'gone', or 'job' with its fields, its state as Celery stores it, how many
+-- jobs are ahead of it, ms until it starts, ms that jobs of its kind run, and the time. -1 and '' are for none.
+local function read(id)
+  local found = redis.call('HGETALL', key.job .. id)
+  if #found == 0 then return {'unknown'} end
+  local task, expires_at, finished_at, run, left =
+    fields(id, 'task', 'expires_at', 'finished_at', 'run_id', 'left')
+  if tonumber(expires_at) <= now then return {'gone'} end
+  local duration = tonumber(lane_field(task, 'all', 'duration') or -1)
+  if left then return {'job', found, revoked(id), -1, -1, duration, now} end
+  run = not finished_at and run or id
+  local meta = redis.call('GET', key.meta .. run)
+  if not meta and finished_at then return {'gone'} end
+  if run ~= id then
+    -- While it follows, it shows how the run goes: a name that comes again counts the second time.
+    for _, name in ipairs({'attempts', 'started_at', 'retry_at', 'updated_at'}) do
+      local value = fields(run, name)
+      if value then
+        found[#found + 1] = name
+        found[#found + 1] = value
+      end
+    end
+  end
+  if meta then return {'job', found, meta, -1, -1, duration, now} end
+  local priority = fields(run, 'priority')
+  local ahead = redis.call('ZRANK', waiting_key(task, priority), run) or 0
+  local interval = tonumber(lane_field(task, priority, 'interval') or duration)
+  local wait = interval < 0 and -1 or (ahead + 0.5) * interval
+  if priority ~= HIGH then
+    local first = redis.call('ZCARD', waiting_key(task, HIGH))
+    ahead = ahead + first
+    if wait >= 0 then wait = wait + first * tonumber(lane_field(task, HIGH, 'interval') or interval) end
+  end
+  return {'job', found, '', ahead, math.floor(wait), duration, now}
+end
+

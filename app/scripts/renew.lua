@@ -1,0 +1,25 @@
+-- Keeps alive what a worker holds. Given: `held`, a list of a `run` and the `token` of the process that runs it, none if
+-- its message only waits in the worker. Returns, for each, whether to go on: 'mine', 'held' by another, 'cancelled',
+-- 'ended' or 'gone'.
+
+local function renew(run, token)
+  if redis.call('EXISTS', key.job .. run) == 0 then return 'gone' end
+  local over, cancel_at = fields(run, 'over', 'cancel_at')
+  if over then return 'ended' end
+  if not token then
+    redis.call('ZADD', key.leases, now + LOCK_TTL, run)
+    return 'mine'
+  end
+  local holder = redis.call('GET', key.run .. run)
+  -- Without a lease it has been given to others, who may not have started it yet.
+  if holder and holder ~= token or not redis.call('ZSCORE', key.leases, run) then return 'held' end
+  redis.call('ZADD', key.leases, now + LOCK_TTL, run)
+  redis.call('SET', key.run .. run, token, 'PX', LOCK_TTL)
+  if cancel_at then return 'cancelled' end
+  if not wanted(run) then return 'gone' end
+  return 'mine'
+end
+
+local verdicts = {}
+for place, one in ipairs(given.held) do verdicts[place] = renew(one.run, one.token) end
+return verdicts

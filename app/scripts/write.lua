@@ -1,0 +1,102 @@
+-- The fence: stores one state of a run, if that is let through. Given: `run`, `state`, its `value` as Celery stores it,
+-- the `token` of the process that runs it, `lives`; `retry_at` with RETRY; which model `answered` with SUCCESS. Returns what
+-- became of it and, with STARTED, the record.
+
+local run, state, value, token = given.run, given.state, given.value, given.token
+local lock = key.run .. run
+
+if redis.call('EXISTS', key.job .. run) == 0 then return {'gone'} end
+local holder = redis.call('GET', lock)
+if holder and holder ~= token then return {'held'} end
+if fields(run, 'over') then return {'ended'} end
+local cancelled = fields(run, 'cancel_at')
+if not cancelled and not wanted(run) then return {'gone'} end
+-- A run whose lock has run out is still its process's while it has its lease, as nobody has been given it since. Celery
+-- itself writes without a token what fails before it starts.
+if state ~= 'STARTED' and not holder and token ~= '' and not redis.call('ZSCORE', key.leases, run) then
+  return {'held'}
+end
+if cancelled then
+  end_run(run, 'REVOKED', revoked(run))
+  return {'cancelled'}
+end
+
+-- How long it takes from one start to the next, in ms, while the lane is never empty.
+local function keep_pace(task, priority)
+  local function number(name) return tonumber(lane_field(task, priority, name) or 0) end
+  local interval, before = number('interval'), number('started_at')
+  if number('busy') == 1 and now - before <= 10 * interval + 10000 then
+    local count, since = number('count') + 1, number('since')
+    interval = (now - since) / count
+    -- Of many starts, the last ones count.
+    if count >= 64 then count, since = 32, now - 32 * interval end
+    set_lane_field(task, priority, 'count', count)
+    set_lane_field(task, priority, 'since', since)
+    set_lane_field(task, priority, 'interval', interval)
+  else
+    set_lane_field(task, priority, 'count', 0)
+    set_lane_field(task, priority, 'since', now)
+  end
+  set_lane_field(task, priority, 'started_at', now)
+  set_lane_field(task, priority, 'busy', redis.call('ZCARD', waiting_key(task, priority)) > 0 and 1 or 0)
+end
+
+local function start()
+  -- A lock that is ours already: the answer to this very start was lost.
+  if not holder then redis.call('HINCRBY', key.job .. run, 'attempts', 1) end
+  redis.call('SET', lock, token, 'PX', LOCK_TTL)
+  redis.call('HSET', key.job .. run, 'started_at', now, 'updated_at', now)
+  redis.call('HDEL', key.job .. run, 'retry_at')
+  redis.call('ZADD', key.leases, now + LOCK_TTL, run)
+  redis.call('ZREM', key.retries, run)
+  run_until(run, now + lives.open)
+  local task, priority, number = fields(run, 'task', 'priority', 'number')
+  if redis.call('ZREM', waiting_key(task, priority), run) == 1 then
+    keep_pace(task, priority)
+    if tonumber(number) > tonumber(lane_field(task, priority, 'started') or 0) then
+      set_lane_field(task, priority, 'started', number)
+    end
+  end
+end
+
+local function put_aside()
+  redis.call('HINCRBY', key.job .. run, 'retries', 1)
+  redis.call('HSET', key.job .. run, 'retry_at', given.retry_at)
+  unhold(run)
+  redis.call('ZADD', key.retries, given.retry_at, run)
+  run_until(run, given.retry_at + lives.open)
+end
+
+local function learn_duration()
+  local task, started_at = fields(run, 'task', 'started_at')
+  local took, before = now - (started_at or now), lane_field(task, 'all', 'duration')
+  set_lane_field(task, 'all', 'duration', before and 0.9 * before + 0.1 * took or took)
+end
+
+if STATUS[state] then
+  local expected = fields(run, 'model_is')
+  if state == 'SUCCESS' then learn_duration() end
+  -- Of another model than it stands for, when a worker has a newer one: nobody else is to have it.
+  end_run(run, state, value, expected and expected ~= given.answered)
+  return {'stored'}
+end
+
+local record, said = {}, {'KEEPTTL'}
+if state == 'STARTED' then
+  start()
+  record = redis.call('HGETALL', key.job .. run)
+  redis.call('HDEL', key.job .. run, 'waiting_since')
+  said = {'PXAT', now + lives.open}
+elseif state == 'RETRY' then
+  put_aside()
+  said = {'PXAT', given.retry_at + lives.open}
+elseif not holder then
+  redis.call('SET', lock, token, 'PX', LOCK_TTL)
+end
+redis.call('HSET', key.job .. run, 'updated_at', now)
+redis.call('SET', key.meta .. run, value, unpack(said))
+for _, id in ipairs(subscribers(run)) do
+  list(id, 'processing')
+  announce(id, state)
+end
+return {'stored', record}
