@@ -148,10 +148,12 @@ end
 -- Ends a run and every job that it is for. Its answer is for later jobs too, unless it is `unlike` what they ask for.
 local function end_run(run, state, value, unlike)
   unhold(run)
-  redis.call('HSET', key.job .. run, 'over', state)
-  local attempts, digest, left, expires_at = fields(run, 'attempts', 'digest', 'left', 'expires_at')
+  redis.call('HSET', key.job .. run, 'over', state, 'over_at', now)
+  local attempts, started_at, digest, left, expires_at =
+    fields(run, 'attempts', 'started_at', 'digest', 'left', 'expires_at')
   for _, id in ipairs(subscribers(run)) do
     redis.call('HSET', key.job .. id, 'attempts', attempts or 0)
+    if started_at then redis.call('HSET', key.job .. id, 'started_at', started_at) end
     end_job(id, state, value)
     if given.dead then list_as_dead(id) end
   end
