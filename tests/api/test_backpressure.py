@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -115,7 +115,7 @@ async def test_what_needs_no_place_is_taken_all_the_same(client: redis.Redis, se
 async def test_a_refused_request_may_use_its_key_again(client: redis.Redis, settings: Settings) -> None:
     async with service(settings, client, max_queue_depth=1) as http:
         job_id = (await post(http, png(8, 8))).json()["job_id"]
-        again = {"files": {"file": png(9, 9)}, "headers": {"Idempotency-Key": "a"}}
+        again: Any = {"files": {"file": png(9, 9)}, "headers": {"Idempotency-Key": "a"}}
         check_problem(await http.post("/classify", **again), 503, "queue_full")
         backend_of(settings).start(job_id, {"progress": 5}, request=request_of(job_id))
 
@@ -178,8 +178,8 @@ async def test_a_request_that_is_too_long_is_so_on_any_disk(
         check_problem(await http.post("/classify", content=unread(), headers=headers), 413, "file_too_large")
 
 
-WAYS = {
-    "a form": lambda http, picture: post(http, picture),
+WAYS: dict[str, Callable[[httpx.AsyncClient, bytes], Awaitable[httpx.Response]]] = {
+    "a form": post,
     "a batch": lambda http, picture: post_batch(http, png(8, 8), picture),
     "JSON": lambda http, picture: http.post("/classify", json={"image": data_uri(picture)}),
 }

@@ -89,9 +89,7 @@ async def test_identical_jobs_share_a_run_and_each_keeps_its_own_result(
     start(settings, first)
     third = await post(http)
     assert (third["coalesced_with"], third["status"]) == (first["job_id"], "processing")
-    backend_of(settings).write(
-        first["job_id"], {"progress": 55}, State.INFERENCE, request=request_of(first["job_id"])
-    )
+    backend_of(settings).write(first["job_id"], {"progress": 55}, State.INFERENCE, request=request_of(first["job_id"]))
     for job in (first, second, third):
         told = await status(http, job)
         assert (told["state"], told["progress"], told["attempts"]) == ("INFERENCE", 55, 1)
@@ -162,7 +160,7 @@ async def test_a_client_may_want_an_answer_of_its_own(
     http: httpx.AsyncClient, client: redis.Redis, settings: Settings
 ) -> None:
     first = await post(http)
-    fresh = {"headers": {"Cache-Control": "max-age=0, No-Cache"}, "files": {"file": PICTURE}}
+    fresh: Any = {"headers": {"Cache-Control": "max-age=0, No-Cache"}, "files": {"file": PICTURE}}
 
     running = (await http.post("/classify", **fresh)).json()
     start(settings, first)
@@ -282,9 +280,7 @@ async def test_a_failure_is_everybodys_and_each_may_try_again(
     third = await post(http)
     assert third["coalesced_with"] is None, "a failure is no answer for others"
 
-    said = scripts.call(
-        client, "redrive", id=second["job_id"], message=MESSAGE, max_depth=10, lives=lives_ms(settings)
-    )
+    said = scripts.call(client, "redrive", id=second["job_id"], message=MESSAGE, max_depth=10, lives=lives_ms(settings))
 
     assert said[0] == "published"
     assert (await status(http, second))["coalesced_with"] is None
@@ -356,9 +352,7 @@ async def test_a_result_that_outlived_its_first_job_keeps_its_timings(
     assert cached["timings"]["total_ms"] >= (await result(http, second))["timings"]["total_ms"] >= 0
 
 
-async def test_a_run_is_followed_by_so_many(
-    http: httpx.AsyncClient, client: redis.Redis, settings: Settings
-) -> None:
+async def test_a_run_is_followed_by_so_many(http: httpx.AsyncClient, client: redis.Redis, settings: Settings) -> None:
     first = await post(http)
     second = await post(http)
     client.sadd(keys.followers(first["job_id"]), *[f"one more {number}" for number in range(999)])
