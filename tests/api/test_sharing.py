@@ -115,6 +115,25 @@ def _member(job: dict[str, Any], client: redis.Redis) -> str:
     return f"{int(str(client.hget(keys.job(job['job_id']), 'submitted_at'))):013d}:{job['job_id']}"
 
 
+async def test_each_waits_from_its_own_submission_on(
+    http: httpx.AsyncClient, client: redis.Redis, settings: Settings
+) -> None:
+    first, before = [await post(http) for _ in range(2)]
+    client.hincrby(keys.job(before["job_id"]), "submitted_at", -5000)
+    start(settings, first)
+    client.hincrby(keys.job(first["job_id"]), "started_at", -1000)
+    after = await post(http)
+    succeed(settings, first)
+
+    timings = {job["job_id"]: (await result(http, job))["timings"] for job in (first, before, after)}
+
+    assert timings[first["job_id"]]["queued_ms"] == RESULT["timings"]["queued_ms"]
+    assert 4000 <= timings[before["job_id"]]["queued_ms"] < 5000 <= timings[before["job_id"]]["total_ms"]
+    assert timings[after["job_id"]]["queued_ms"] == 0, "it found the run under way"
+    told = await status(http, after)
+    assert told["started_at"] == told["submitted_at"], "nothing was done for it before it was there"
+
+
 async def test_a_later_identical_job_is_completed_at_once(
     http: httpx.AsyncClient, client: redis.Redis, settings: Settings
 ) -> None:

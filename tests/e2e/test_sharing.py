@@ -72,20 +72,3 @@ def test_a_shared_run_whose_process_dies_is_run_again_for_all(service: Installat
     assert {result["attempts"] for result in found} == {2}
     assert len(processes(service)) == 2
     assert victim not in {result["process_id"] for result in found}
-
-
-@pytest.mark.timeout(120)
-def test_what_comes_again_after_its_acceptance_makes_no_second_job(service: Installation, picture: bytes) -> None:
-    def send() -> Any:
-        return service.http.post(
-            "/sleep", files={"file": picture}, data={"seconds": "1"}, headers={"Idempotency-Key": "a"}
-        )
-
-    with ThreadPoolExecutor(MANY) as pool:
-        answers = list(pool.map(lambda _: send(), range(MANY)))
-
-    assert {answer.status_code for answer in answers} <= {202, 409}
-    (job_id,) = {answer.json()["job_id"] for answer in answers if answer.status_code == 202}
-    assert send().json()["job_id"] == job_id
-    assert service.result(job_id)["attempts"] == 1
-    assert uploads(service) == {job_id}
