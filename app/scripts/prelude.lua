@@ -34,14 +34,17 @@ local function set_lane_field(task, priority, name, value)
   redis.call('HSET', key.lanes, task .. ':' .. priority .. ':' .. name, value)
 end
 
--- How many runs wait on the lanes of a queue, and ms from one start to the next, -1 where that is not known.
+-- How many runs wait on the lanes of a queue, and ms from one start to the next, -1 where that is not known. A lane has
+-- its say by what waits there: the pace of one that is empty may be an old one.
 local function backlog(task)
-  local depth, interval = 0, -1
+  local depth, paced, drain = 0, 0, 0
   for _, priority in ipairs(PRIORITIES) do
-    depth = depth + redis.call('ZCARD', waiting_key(task, priority))
-    interval = math.max(interval, tonumber(lane_field(task, priority, 'interval') or -1))
+    local waiting = redis.call('ZCARD', waiting_key(task, priority))
+    local interval = tonumber(lane_field(task, priority, 'interval') or -1)
+    depth = depth + waiting
+    if interval >= 0 then paced, drain = paced + waiting, drain + waiting * interval end
   end
-  return depth, math.floor(interval)
+  return depth, paced > 0 and math.floor(drain / paced) or -1
 end
 
 -- Puts a run's message at the end of its lane, under the lane's next number.

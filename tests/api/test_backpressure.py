@@ -133,15 +133,20 @@ def test_a_client_is_to_come_back_when_a_tenth_has_gone(depth: int, interval_ms:
     assert queue_full(depth, interval_ms, max_depth=depth).retry_after_s == seconds
 
 
-async def test_the_pace_is_measured(client: redis.Redis, settings: Settings) -> None:
-    client.hset(keys.LANES, keys.lane_field("classify", 5, "interval"), 8000.4)
+@pytest.mark.parametrize(("high", "seconds"), [(0, 8), (5, 24)])
+async def test_the_time_to_come_back_is_of_the_measured_pace(
+    client: redis.Redis, settings: Settings, high: int, seconds: int
+) -> None:
+    for priority, interval_ms in ((0, 40_000), (5, 8000.4)):
+        client.hset(keys.LANES, keys.lane_field("classify", priority, "interval"), interval_ms)
     async with service(settings, client, max_queue_depth=10) as http:
-        await post_batch(http, *pictures(10))
+        for number, picture in enumerate(pictures(10)):
+            await post(http, picture, priority="high" if number < high else "normal")
 
         refused = await post(http, png(30, 30))
 
         check_problem(refused, 503, "queue_full")
-        assert refused.headers["retry-after"] == "8"
+        assert refused.headers["retry-after"] == str(seconds)
 
 
 async def unread() -> AsyncIterator[bytes]:
