@@ -172,6 +172,20 @@ async def test_a_full_disk_is_told_before_the_body_is_read(
         assert (await http.post(path, files={"file": png(8, 8)})).status_code == 202
 
 
+async def test_what_was_accepted_before_is_answered_on_any_disk(
+    client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(settings, client) as http:
+        for path in ("/classify", "/batches/classify"):
+            request: Any = {"files": {"file": png(8, 8)}, "headers": {"Idempotency-Key": path}}
+            first = await http.post(path, **request)
+            with monkeypatch.context() as patch:
+                free = shutil.disk_usage(settings.storage_root)._replace(free=0)
+                patch.setattr("app.storage.shutil.disk_usage", lambda root, free=free: free)
+
+                assert (await http.post(path, **request)).json() == first.json()
+
+
 async def test_a_request_that_is_too_long_is_so_on_any_disk(
     client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,3 +255,22 @@ async def test_another_failure_of_the_disk_is_ours(
         check_problem(await post(http, png(9, 9)), 500, "internal_error")
 
     assert files_in(settings) == []
+
+
+async def test_a_place_counts_all_that_are_served_before(client: redis.Redis, settings: Settings) -> None:
+    normal, high = pictures(6)[:3], pictures(6)[3:]
+    async with service(settings, client) as http:
+        jobs = [(await post(http, picture)).json() for picture in normal]
+        jobs += [(await post(http, picture, priority="high")).json() for picture in high]
+        assert [job["queue_position"] for job in jobs] == [0, 1, 2, 0, 1, 2]
+
+        async def places() -> list[int | None]:
+            documents = (await http.get("/status", params={"id": [job["job_id"] for job in jobs]})).json()["jobs"]
+            return [document["queue_position"] for document in documents]
+
+        assert await places() == [3, 4, 5, 0, 1, 2]
+        backend_of(settings).start(jobs[3]["job_id"], {"progress": 5}, request=request_of(jobs[3]["job_id"]))
+        assert await places() == [2, 3, 4, None, 0, 1]
+        await http.delete(f"/jobs/{jobs[0]['job_id']}")
+        jobs.pop(0)
+        assert await places() == [2, 3, None, 0, 1]

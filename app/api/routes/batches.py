@@ -106,8 +106,9 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
 async def _accept(request: Request, service: Service, task: Task[Any]) -> Batch | Answered:
     """Take all files in, refuse those that are not sound, submit the others together; or what was answered before."""
     settings, storage = service.settings, service.storage
-    check_room(request, service, max_bytes=settings.max_batch_bytes)
     async with claimed(request, service) as held:
+        if not isinstance(held, Answered):
+            check_room(request, service, max_bytes=settings.max_batch_bytes)
         with contextlib.ExitStack() as stack:
             files, fields = await _receive(request, service, stack)
             work = work_asked({**fields}, task, settings)

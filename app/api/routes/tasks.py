@@ -117,8 +117,9 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
 async def _accept(request: Request, service: Service, task: Task[Any]) -> Job | Answered:
     """Take the picture in, refuse what is not sound, submit the rest; or what was answered to this request before."""
     settings, storage, job_id = service.settings, service.storage, str(uuid.uuid4())
-    check_room(request, service, max_bytes=settings.max_file_size)
     async with claimed(request, service) as held:
+        if not isinstance(held, Answered):
+            check_room(request, service, max_bytes=settings.max_file_size)
         with storage.incoming(job_id, max_bytes=settings.max_file_size) as upload:
             received = await receive(request, upload, storage=storage, settings=settings)
             upload.finish()
