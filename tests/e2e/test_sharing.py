@@ -63,7 +63,7 @@ def test_many_identical_uploads_at_once_are_one_inference(service: Installation,
 
 @pytest.mark.timeout(120)
 def test_a_shared_run_whose_process_dies_is_run_again_for_all(service: Installation, picture: bytes) -> None:
-    job_ids = submit_at_once(service, picture, seconds=3)
+    job_ids = [service.submit("shared", picture, seconds=5) for _ in range(6)]
     (victim,) = wait_for(lambda: processes(service), what="the run")
 
     os.kill(victim, signal.SIGKILL)
