@@ -122,7 +122,7 @@ def result_document(job: Job, schema: type[ResultDocument]) -> ResultDocument:
             "job_id": record.job_id,
             "task": record.task,
             "model": job.value["model"],
-            "timings": {**job.value["timings"], "total_ms": _total_ms(record, record.finished_at)},
+            "timings": {**job.value["timings"], **_own_timings(record, record.finished_at)},
             "image": vars(record.image) if record.image else job.value["image"],
             "attempts": record.attempts,
             "cached": record.cached,
@@ -133,9 +133,14 @@ def result_document(job: Job, schema: type[ResultDocument]) -> ResultDocument:
     )
 
 
-def _total_ms(record: JobRecord, finished_at: int) -> int:
-    """From submission to end; a cached result keeps the timings of the run that made it."""
-    return finished_at - record.submitted_at if record.total_ms is None else record.total_ms
+def _own_timings(record: JobRecord, finished_at: int) -> dict[str, int]:
+    """What differs between the jobs of one run, by when they were submitted. A cached result keeps that run's own."""
+    if record.total_ms is not None:
+        return {"total_ms": record.total_ms}
+    total = {"total_ms": finished_at - record.submitted_at}
+    if record.run_id is None or record.started_at is None:
+        return total
+    return {**total, "queued_ms": max(0, record.started_at - record.submitted_at)}
 
 
 def artifact_type(job: Job, name: str) -> str | None:

@@ -212,17 +212,6 @@ class QueueFull(AppError):
         self.retry_after_s = retry_after_s
 
 
-class DiskFull(AppError):
-    """There is too little room on the disk for another upload."""
-
-    code = "disk_full"
-    http_status = 503
-    title = "The disk is full"
-    retryable = True
-    retry_after_s = 60
-    SENTENCE: ClassVar[str] = "There is no room for another picture at the moment. Tell the operator, or try later."
-
-
 class ModelUnavailable(AppError):
     """No worker can do this task, or none has the model that was asked for."""
 
@@ -307,6 +296,16 @@ class DeviceOutOfMemory(TransientError):
 
     code = "device_out_of_memory"
     title = "The device is out of memory"
+
+
+class DiskFull(TransientError):
+    """There is too little room on the disk for another upload."""
+
+    code = "disk_full"
+    http_status = 503
+    title = "The disk is full"
+    retry_after_s = 60
+    SENTENCE: ClassVar[str] = "There is no room for another picture at the moment. Tell the operator, or try later."
 
 
 #: Failures that Celery itself writes, from outside the task body.

@@ -28,7 +28,8 @@ class Answered:
     fingerprint: str
     job_id: str | None = None
     batch_id: str | None = None
-    #: The answer to the first request; None if it got lost.
+    #: The answer to the first request, but for the name of the file; None if it got lost, and for a batch, which is the
+    #: same at any time.
     document: dict[str, Any] | None = None
 
     def to_text(self) -> str:

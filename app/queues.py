@@ -69,7 +69,7 @@ async def enqueue(
     if outcome == "claimed":
         raise Claimed(said[0])
     if outcome == "full":
-        raise queue_full(*said)
+        raise queue_full(*said, max_depth=settings.max_queue_depth)
     return [reading(job) for job in said]
 
 
@@ -91,20 +91,20 @@ async def redrive(client: aioredis.Redis, record: JobRecord, messages: Messages,
         case "published":
             return reading(said[0])
         case "full":
-            raise queue_full(*said)
+            raise queue_full(*said, max_depth=settings.max_queue_depth)
         case "not failed":
             raise NotFailed("The job has not failed. Only failed jobs can be tried again.")
     return reading([outcome])
 
 
-def queue_full(depth: int, interval_ms: int) -> QueueFull:
+def queue_full(depth: int, interval_ms: int, *, max_depth: int) -> QueueFull:
     """What to tell a client when `depth` jobs wait, of which one starts every `interval_ms`; -1 if that is not known.
 
     It is to come back when a tenth of them are gone: if all came back for the next place, all but one would be in vain.
     """
     seconds = math.ceil(depth / 10 * interval_ms / 1000) if interval_ms >= 0 else QueueFull.UNKNOWN_S
     return QueueFull(
-        f"{depth} jobs are waiting, as many as may. Try again later.",
+        f"{depth} jobs are waiting, and no more than {max_depth} may. Try again later, or send fewer at once.",
         retry_after_s=min(max(seconds, 1), QueueFull.LONGEST_S),
     )
 

@@ -7,6 +7,7 @@ the root.
 """
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import logging
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from app.errors import FileTooLarge, InternalError
+from app.errors import DiskFull, FileTooLarge, InternalError
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,18 @@ _ARTIFACT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\.[a-z0-9]{1,8}")
 def _own() -> str:
     """Digits for a file that nobody else writes, though they do the same work, as a worker that was given up may."""
     return uuid.uuid4().hex[:8]
+
+
+@contextlib.contextmanager
+def _told_when_full() -> Iterator[None]:
+    """A disk with no room left, or none for us, is one of our errors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            logger.warning("an upload does not fit on the disk: %s", error)
+            raise DiskFull(DiskFull.SENTENCE) from None
+        raise
 
 
 def removed(removal: Callable[[], None]) -> bool:
@@ -51,6 +64,11 @@ class Storage:
         self.artifacts = self.root / "artifacts"
         (self.uploads / _INCOMING).mkdir(parents=True, exist_ok=True)
         self.artifacts.mkdir(exist_ok=True)
+
+    def check_room(self, more_bytes: int, *, leave_bytes: int) -> None:
+        """Raises `DiskFull` unless so much more fits on the disk, and leaves so much free."""
+        if shutil.disk_usage(self.root).free - more_bytes < leave_bytes:
+            raise DiskFull(DiskFull.SENTENCE)
 
     def incoming(self, job_id: str, *, max_bytes: int) -> "IncomingUpload":
         """A file to stream an upload into."""
@@ -126,7 +144,10 @@ class Storage:
 
 
 class IncomingUpload:
-    """A file being received. Used as a context manager, it leaves nothing behind unless it was kept."""
+    """A file being received. Used as a context manager, it leaves nothing behind unless it was kept.
+
+    Every call raises `DiskFull` where there is no room.
+    """
 
     def __init__(self, storage: Storage, job_id: str, *, max_bytes: int) -> None:
         self.job_id = job_id
@@ -143,7 +164,8 @@ class IncomingUpload:
         return self._hash.hexdigest()
 
     def __enter__(self) -> Self:
-        self._file = self.path.open("xb")
+        with _told_when_full():
+            self._file = self.path.open("xb")
         return self
 
     def write(self, chunk: bytes) -> None:
@@ -154,23 +176,28 @@ class IncomingUpload:
         if self._file is None:
             raise RuntimeError("the upload is not open")
         self._hash.update(chunk)
-        self._file.write(chunk)
+        with _told_when_full():
+            self._file.write(chunk)
 
     def finish(self) -> None:
         """Flush and close; what was written can be read at `path` from now on."""
         if self._file is not None:
-            self._file.close()
+            with _told_when_full():
+                self._file.close()
 
     def keep(self, extension: str) -> str:
         """Move the file to its place. Returns its path relative to the root."""
         relative = self._storage.upload(self.job_id, extension)
         kept = self._storage.root / relative
-        kept.parent.mkdir(exist_ok=True)
-        self.path.rename(kept)
+        with _told_when_full():
+            kept.parent.mkdir(exist_ok=True)
+            self.path.rename(kept)
         return relative
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.finish()
-        self.path.unlink(missing_ok=True)  # after `keep` there is nothing left here
+        try:
+            self.finish()
+        finally:
+            self.path.unlink(missing_ok=True)  # after `keep` there is nothing left here

@@ -23,6 +23,9 @@ FAIL_TO_LOAD = "fail-to-load"
 #: Left in the storage root by a `sleep` that has come to its end.
 SLEPT = "slept"
 
+#: Kept in the storage root: the process of each run of `shared`, a line for each.
+RUNS = "runs"
+
 
 class FakeModel:
     """Loads in no time."""
@@ -78,6 +81,18 @@ class Sleep(Echo):
             time.sleep(0.05)
         (Path(os.environ["STORAGE_ROOT"]) / SLEPT).touch()
         return inputs
+
+
+class Shared(Sleep):
+    """Leaves a mark, then works for `seconds`; identical jobs may have one answer."""
+
+    name = "shared"
+    shareable = True
+
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, attempt: Attempt) -> Image.Image:
+        with (Path(os.environ["STORAGE_ROOT"]) / RUNS).open("a") as runs:
+            runs.write(f"{os.getpid()}\n")
+        return super().predict(inputs, model, options, attempt)
 
 
 class Stores(Sleep):
@@ -168,6 +183,7 @@ class Loads(Echo):
 FAKES: tuple[Task[Any], ...] = (
     Echo(),
     Sleep(),
+    Shared(),
     Stores(),
     Flaky(),
     Fails(),

@@ -20,6 +20,11 @@ def content_type(request: Request) -> tuple[str, str]:
     return parse_options_header(header)[0].decode("latin-1"), header
 
 
+def said_length(request: Request) -> int:
+    """How many bytes the client says that it sends; 0 where it does not say, and very many beyond what can be read."""
+    return int(request.headers.get("content-length", "").lstrip("0")[:_DIGITS] or 0)
+
+
 async def chunks(request: Request, *, max_bytes: int) -> AsyncIterator[bytes]:
     """The body, piece by piece. Raises `FileTooLarge`, before the first piece where the client says the length.
 
@@ -28,8 +33,7 @@ async def chunks(request: Request, *, max_bytes: int) -> AsyncIterator[bytes]:
     too_long = FileTooLarge(f"The request is longer than {max_bytes} bytes. Send less.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise BadRequest("The body is compressed. Send it as it is, without a Content-Encoding.")
-    length = request.headers.get("content-length", "").lstrip("0")
-    if len(length) > _DIGITS or int(length or 0) > max_bytes:
+    if said_length(request) > max_bytes:
         raise too_long
     stream, received = request.stream(), 0
     while True:

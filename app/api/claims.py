@@ -3,7 +3,6 @@
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 from redis.exceptions import RedisError
 from starlette.requests import Request
@@ -11,14 +10,18 @@ from starlette.responses import JSONResponse
 
 from app import idempotency
 from app.api.deps import Service
-from app.errors import BadRequest
+from app.config import Settings, public_name
+from app.documents import Job, status_document
+from app.errors import BadRequest, JobGone, JobNotFound
 from app.idempotency import Answered, Claim
 from app.jobs import Work
 
 logger = logging.getLogger(__name__)
 
-_HEADER = "Idempotency-Key"
-_MAX_LENGTH = 255
+HEADER = "Idempotency-Key"
+MAX_LENGTH = 255
+#: Goes with an answer that was given before.
+REPLAYED = {"Idempotency-Replayed": "true"}
 
 
 @contextlib.asynccontextmanager
@@ -27,13 +30,13 @@ async def claimed(request: Request, service: Service) -> AsyncIterator[Claim | A
 
     A request that is refused gives the key up. Raises `BadRequest` for what cannot be a key, `IdempotencyInFlight`.
     """
-    name = request.headers.get(_HEADER)
-    if name is None:
+    names = request.headers.getlist(HEADER)
+    if not names:
         yield None
         return
-    if not name.strip() or len(name) > _MAX_LENGTH:
-        raise BadRequest(f"The {_HEADER} is empty or longer than {_MAX_LENGTH} characters. Send a UUID, for example.")
-    held = await idempotency.claim(service.redis, name)
+    if len(names) > 1 or not 0 < len(names[0]) <= MAX_LENGTH or not names[0].isascii():
+        raise BadRequest(f"The {HEADER} is not one of 1 to {MAX_LENGTH} ASCII characters. Send a UUID, for example.")
+    held = await idempotency.claim(service.redis, names[0])
     try:
         yield held
     except BaseException:
@@ -45,24 +48,38 @@ async def claimed(request: Request, service: Service) -> AsyncIterator[Claim | A
         raise
 
 
-def fingerprint_of(work: Work, contents: Sequence[str | None]) -> str:
-    """Stands for what a request asks: `contents` are the SHA-256 of its files, or its URL.
+def fingerprint_of(work: Work, content: str | Sequence[str | None], *, settings: Settings) -> str:
+    """Stands for what a request asks: `content` is its URL or the SHA-256 of its file; of a batch, those of its files.
 
     Never the body itself: the boundary of a form differs each time.
     """
+    model = work.model or public_name(work.task.models(settings)[0])
     options = work.options.model_dump(mode="json")
-    return idempotency.fingerprint(work.task.name, work.model, work.priority, options, list(contents))
+    return idempotency.fingerprint(work.task.name, model, work.priority, options, content)
 
 
-async def remember(service: Service, claim: Claim, document: dict[str, Any]) -> None:
-    """Keep the answer for requests to come. It is given in any case."""
+async def remember(service: Service, claim: Claim, job: Job) -> None:
+    """Keep the answer for requests to come. It is given in any case.
+
+    What the file is called is for the job to tell, and to forget.
+    """
+    document = {**status_document(job).model_dump(mode="json"), "filename": None}
     try:
         await idempotency.remember(service.redis, claim, document)
     except RedisError as error:
         logger.warning("an answer could not be kept: %s", error)
 
 
-def replay(document: dict[str, Any], *, location: str) -> JSONResponse:
-    """The first answer again."""
-    headers = {"Location": location, "Idempotency-Replayed": "true"}
-    return JSONResponse(document, status_code=202, headers=headers)
+async def job_of(service: Service, answered: Answered) -> Job:
+    """The job that was accepted under a key. Raises `JobGone`."""
+    try:
+        return await service.jobs.get(str(answered.job_id))
+    except JobNotFound:  # the key is kept longer
+        raise JobGone(JobGone.SENTENCE) from None
+
+
+def first_answer(answered: Answered, job: Job) -> JSONResponse:
+    """What was answered when the job was accepted; how the job is now, if that got lost."""
+    document = answered.document or status_document(job).model_dump(mode="json")
+    headers = {"Location": document["urls"]["status"], **REPLAYED}
+    return JSONResponse({**document, "filename": job.record.filename}, status_code=202, headers=headers)

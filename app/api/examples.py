@@ -16,7 +16,7 @@ _STATUS_FIELDS = {
     "submitted_at": "2026-11-21T10:30:00.120Z",
     "expires_at": "2026-11-23T10:30:00.120Z",
     "error": None,
-    "urls": {"status": f"/status/{JOB_ID}", "result": f"/result/{JOB_ID}"},
+    "urls": {"status": f"/status/{JOB_ID}", "result": f"/result/{JOB_ID}", "cancel": f"/jobs/{JOB_ID}/cancel"},
 }
 PENDING = {
     **_STATUS_FIELDS,
@@ -86,12 +86,16 @@ DETAILS: dict[type[AppError], str] = {
     errors.RangeNotSatisfiable: "The file has 18342 bytes. Ask for a range of these.",
     errors.JobFailed: "The job failed: the picture is damaged. Send an intact one.",
     errors.JobCancelled: "The job was cancelled.",
+    errors.IdempotencyInFlight: errors.IdempotencyInFlight.SENTENCE,
+    errors.IdempotencyMismatch: errors.IdempotencyMismatch.SENTENCE,
     errors.JobGone: errors.JobGone.SENTENCE,
     errors.FileTooLarge: "The file is larger than 10485760 bytes. Send a smaller one.",
     errors.UnsupportedImage: "The file is empty. Send one of: jpeg, png, webp, gif, bmp, tiff, avif.",
     errors.InvalidImage: "The image is empty: 0 x 6 pixels. Send one with a picture in it.",
     errors.InvalidOption: "top_k: Input should be less than or equal to 100. See /docs for the options there are.",
     errors.ModelUnavailable: "The model of classify does not load. Tell the operator, or try later.",
+    errors.QueueFull: "10000 jobs are waiting, and no more than 10000 may. Try again later, or send fewer at once.",
+    errors.DiskFull: errors.DiskFull.SENTENCE,
     errors.InternalError: errors.InternalError.SENTENCE,
     errors.BrokerUnavailable: errors.BrokerUnavailable.SENTENCE,
 }

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import create_model
 
 from app import errors
+from app.api import claims
 from app.api.errors import PROBLEM_JSON
 from app.api.examples import DETAILS, IN_JSON, JOB_ID, result_of
 from app.config import Settings, public_name
@@ -99,8 +100,12 @@ def header(description: str, kind: str = "string") -> dict[str, Any]:
     return {"description": description, "schema": {"type": kind}}
 
 
+#: Of an answer to a request that was sent again.
+REPLAYED = {"Idempotency-Replayed": header("`true`: this is the answer to an earlier request with the same key.")}
+
+
 def submission(task: Task[Any], settings: Settings) -> dict[str, Any]:
-    """What a submission sends: a form or JSON, and perhaps a preference."""
+    """What a submission sends: a form or JSON, and perhaps how it is to be taken."""
     options = _options(task, settings)
     described = {"type": "string", "format": "binary", "description": f"{_FORMATS}, told by the content."}
     form = {"type": "object", "required": ["file"], "properties": {"file": described, **options}}
@@ -122,7 +127,10 @@ def submission(task: Task[Any], settings: Settings) -> dict[str, Any]:
         "multipart/form-data": {"schema": form},
         "application/json": {"schema": json, "examples": {name: {"value": value} for name, value in IN_JSON.items()}},
     }
-    return {"parameters": [prefer], "requestBody": {"required": True, "content": content}}
+    return {
+        "parameters": [prefer, *_HOW_TO_TAKE_IT],
+        "requestBody": {"required": True, "content": content},
+    }
 
 
 def batch_submission(task: Task[Any], settings: Settings) -> dict[str, Any]:
@@ -134,9 +142,29 @@ def batch_submission(task: Task[Any], settings: Settings) -> dict[str, Any]:
         "description": f"{_FORMATS}: a part named `file` for each.",
     }
     schema = {"type": "object", "required": ["file"], "properties": {"file": files, **_options(task, settings)}}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+    return {
+        "parameters": _HOW_TO_TAKE_IT,
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}},
+    }
 
 
+_HOW_TO_TAKE_IT = [
+    {
+        "name": claims.HEADER,
+        "in": "header",
+        "description": "Makes it safe to send the request again: it is carried out once, and answered as the first "
+        "time. A new one for each request.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": claims.MAX_LENGTH},
+        "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
+    },
+    {
+        "name": "Cache-Control",
+        "in": "header",
+        "description": "`no-cache`: do not answer from an identical job, earlier or at the same time (RFC 9111).",
+        "schema": {"type": "string"},
+        "example": "no-cache",
+    },
+]
 _FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
 
 

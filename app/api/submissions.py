@@ -1,49 +1,81 @@
 """What submissions of one picture and of many have in common: what is asked for, and what becomes of a file."""
 
-from collections.abc import Iterable
-from functools import cache
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 from pydantic import ValidationError
+from redis.exceptions import ResponseError
 from starlette.datastructures import Headers
+from starlette.requests import Request
 
 from app import imaging
 from app.announcements import ServedModel
+from app.api import body
 from app.api.deps import Service
 from app.api.errors import MAX_ECHO, describe_validation
-from app.config import public_name
-from app.errors import InvalidOption
+from app.config import Settings, public_name
+from app.errors import AppError, InvalidOption
+from app.idempotency import Claimed
 from app.jobs import Picture, Work
 from app.priority import Priority
 from app.registry import ImageFacts
-from app.storage import IncomingUpload
+from app.storage import IncomingUpload, Storage, removed
 from app.tasks.base import Options, Task
 
 
-async def work_asked(options: dict[str, Any], task: Task[Any], service: Service, *, fresh: bool) -> Work:
-    """What the options ask for; a `fresh` answer is one that no other job has.
+def check_room(request: Request, service: Service, *, max_bytes: int) -> None:
+    """Raises `DiskFull` for a request that the disk has no room for, before its body is read."""
+    more_bytes = min(body.said_length(request), max_bytes)
+    service.storage.check_room(more_bytes, leave_bytes=service.settings.min_free_disk)
 
-    Raises `InvalidOption`, or `ModelUnavailable` when nobody can do it.
-    """
+
+def work_asked(options: dict[str, Any], task: Task[Any], settings: Settings) -> Work:
+    """What the options ask for. Raises `InvalidOption`."""
     fields = {name: _single(task, name, value) for name, value in options.items()}
-    models = [public_name(model) for model in task.models(service.settings)]
+    models = [public_name(model) for model in task.models(settings)]
     priorities = {priority.name.lower(): priority for priority in Priority}
     model = _one_of(models, fields.pop("model"), option="model") if "model" in fields else None
     priority = priorities[_one_of(priorities, fields.pop("priority", "normal"), option="priority")]
     try:
-        validated = task.options.model_validate(fields, context=service.settings)
+        validated = task.options.model_validate(fields, context=settings)
     except ValidationError as invalid:
         raise InvalidOption(describe_validation(invalid.errors())) from None
-    name = model or models[0]
+    return Work(task=task, model=model, options=validated, priority=priority)
+
+
+async def offered(work: Work, service: Service, *, fresh: bool) -> Work:
+    """The work with the model that is to do it, unless a `fresh` answer is wanted, which no other job has.
+
+    Raises `ModelUnavailable` when nobody can do it, and `InvalidOption` for options that are not for this model.
+    """
+    task = work.task
+    name = work.model or public_name(task.models(service.settings)[0])
     served = (await service.availability.models(task.name)).get(name, ServedModel())
-    task.check(validated, served.labels)
-    return Work(
-        task=task,
-        model=model,
-        options=validated,
-        priority=priority,
-        model_is=f"{name}@{served.revision}" if task.shareable and served.revision and not fresh else None,
-    )
+    task.check(work.options, served.labels)
+    shared = task.shareable and served.revision and not fresh
+    return replace(work, model_is=f"{name}@{served.revision}" if shared else None)
+
+
+@contextlib.contextmanager
+def kept_if_accepted(storage: Storage, pictures: Iterable[Picture]) -> Iterator[None]:
+    """Remove pictures whose jobs are refused.
+
+    After any other error the jobs may be there, and need them; if not, the sweeper takes them.
+    """
+    try:
+        yield
+    except (AppError, Claimed, ResponseError):
+        discard(storage, pictures)
+        raise
+
+
+def discard(storage: Storage, pictures: Iterable[Picture]) -> None:
+    """Remove pictures that nobody will work on."""
+    for picture in pictures:
+        removed(partial(storage.remove, picture.path))
 
 
 def wants_fresh(headers: Headers) -> bool:

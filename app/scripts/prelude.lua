@@ -34,14 +34,17 @@ local function set_lane_field(task, priority, name, value)
   redis.call('HSET', key.lanes, task .. ':' .. priority .. ':' .. name, value)
 end
 
--- How many runs wait on the lanes of a queue, and ms from one start to the next, -1 where that is not known.
+-- How many runs wait on the lanes of a queue, and ms from one start to the next, -1 where that is not known. A lane has
+-- its say by what waits there: the pace of one that is empty may be an old one.
 local function backlog(task)
-  local depth, interval = 0, -1
+  local depth, paced, drain = 0, 0, 0
   for _, priority in ipairs(PRIORITIES) do
-    depth = depth + redis.call('ZCARD', waiting_key(task, priority))
-    interval = math.max(interval, tonumber(lane_field(task, priority, 'interval') or -1))
+    local waiting = redis.call('ZCARD', waiting_key(task, priority))
+    local interval = tonumber(lane_field(task, priority, 'interval') or -1)
+    depth = depth + waiting
+    if interval >= 0 then paced, drain = paced + waiting, drain + waiting * interval end
   end
-  return depth, math.floor(interval)
+  return depth, paced > 0 and math.floor(drain / paced) or -1
 end
 
 -- Puts a run's message at the end of its lane, under the lane's next number.
@@ -148,10 +151,12 @@ end
 -- Ends a run and every job that it is for. Its answer is for later jobs too, unless it is `unlike` what they ask for.
 local function end_run(run, state, value, unlike)
   unhold(run)
-  redis.call('HSET', key.job .. run, 'over', state)
-  local attempts, digest, left, expires_at = fields(run, 'attempts', 'digest', 'left', 'expires_at')
+  redis.call('HSET', key.job .. run, 'over', state, 'over_at', now)
+  local attempts, started_at, digest, left, expires_at =
+    fields(run, 'attempts', 'started_at', 'digest', 'left', 'expires_at')
   for _, id in ipairs(subscribers(run)) do
     redis.call('HSET', key.job .. id, 'attempts', attempts or 0)
+    if started_at then redis.call('HSET', key.job .. id, 'started_at', started_at) end
     end_job(id, state, value)
     if given.dead then list_as_dead(id) end
   end

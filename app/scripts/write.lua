@@ -21,11 +21,15 @@ if cancelled then
   return {'cancelled'}
 end
 
--- How long it takes from one start to the next, in ms, while the lane is never empty.
+-- How long it takes from one start to the next, in ms, while the lane is never empty. The starts of the first while
+-- say nothing: as many as there are processes come at once.
 local function keep_pace(task, priority)
   local function number(name) return tonumber(lane_field(task, priority, name) or 0) end
   local interval, before = number('interval'), number('started_at')
-  if number('busy') == 1 and now - before <= 10 * interval + 10000 then
+  local duration = tonumber(lane_field(task, 'all', 'duration') or math.huge)
+  local steady = number('busy') == 1 and (duration == math.huge or now - before <= 10 * (interval + duration) + 1000)
+  local busy_since = steady and number('busy_since') or now
+  if steady and now - busy_since >= duration then
     local count, since = number('count') + 1, number('since')
     interval = (now - since) / count
     -- Of many starts, the last ones count.
@@ -37,6 +41,7 @@ local function keep_pace(task, priority)
     set_lane_field(task, priority, 'count', 0)
     set_lane_field(task, priority, 'since', now)
   end
+  set_lane_field(task, priority, 'busy_since', busy_since)
   set_lane_field(task, priority, 'started_at', now)
   set_lane_field(task, priority, 'busy', redis.call('ZCARD', waiting_key(task, priority)) > 0 and 1 or 0)
 end

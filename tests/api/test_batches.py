@@ -144,9 +144,9 @@ async def test_a_batch_that_redis_does_not_take_leaves_nothing(
     http: httpx.AsyncClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refused(*_: Any, **__: Any) -> None:
-        raise redis.ConnectionError("away")
+        raise redis.ResponseError("MISCONF Errors writing to the AOF file")
 
-    monkeypatch.setattr("app.broker.enqueue", refused)
+    monkeypatch.setattr("app.queues.enqueue", refused)
 
     check_problem(await post(http, png(8, 8), png(9, 9)), 503, "broker_unavailable")
     assert files_in(settings) == []

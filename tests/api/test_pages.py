@@ -82,6 +82,32 @@ async def test_problem_examples_are_problems(http: httpx.AsyncClient) -> None:
     assert form["properties"]["file"]["format"] == "binary"
 
 
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/classify", ["Prefer", "Idempotency-Key", "Cache-Control"]),
+        ("/batches/classify", ["Idempotency-Key", "Cache-Control"]),
+    ],
+)
+async def test_how_a_submission_is_to_be_taken_is_described(
+    http: httpx.AsyncClient, path: str, headers: list[str]
+) -> None:
+    call = (await openapi(http))["paths"][path]["post"]
+
+    assert [parameter["name"] for parameter in call["parameters"]] == headers
+    assert all(parameter["in"] == "header" and parameter["example"] for parameter in call["parameters"])
+    assert set(call["responses"]["202"]["headers"]) == {"Location", "Idempotency-Replayed"}
+    for status, code in (
+        ("409", "idempotency_in_flight"),
+        ("422", "idempotency_mismatch"),
+        ("503", "queue_full"),
+        ("503", "disk_full"),
+    ):
+        answer = call["responses"][status]
+        assert answer["content"][PROBLEM_JSON]["examples"][code]["value"]["detail"]
+        assert status == "422" or "Retry-After" in answer["headers"]
+
+
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
 async def test_the_pages_are_served(http: httpx.AsyncClient, page: str) -> None:
     answer = await http.get(page)

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from PIL import Image
 from starlette.datastructures import Headers
 
+from app import keys, queues
 from app.api.routes.tasks import _wait_asked
 from app.config import Settings
 from tests.backends import RESULT, backend_of, request_of
@@ -326,7 +327,7 @@ async def test_redis_away_is_a_503_and_leaves_nothing(
     async def refused(*_: Any, **__: Any) -> None:
         raise redis.ConnectionError("Error 111 connecting to 10.0.0.7:6379. Connection refused.")
 
-    monkeypatch.setattr("app.broker.enqueue", refused)
+    monkeypatch.setattr("app.announcements.remembered_models", refused)
 
     answer = await post(http, dog)
 
@@ -335,6 +336,23 @@ async def test_redis_away_is_a_503_and_leaves_nothing(
     assert int(answer.headers["retry-after"]) > 0
     assert "10.0.0.7" not in answer.text
     assert files_in(settings) == []
+
+
+async def test_a_job_whose_acceptance_got_lost_on_its_way_keeps_its_picture(
+    http: httpx.AsyncClient, client: redis.Redis, settings: Settings, dog: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enqueue = queues.enqueue
+
+    async def lost(*arguments: Any) -> None:
+        await enqueue(*arguments)
+        raise redis.TimeoutError("Timeout reading from 10.0.0.7:6379")
+
+    monkeypatch.setattr("app.queues.enqueue", lost)
+
+    check_problem(await post(http, dog), 503, "broker_unavailable")
+
+    (upload,) = files_in(settings)
+    assert client.hget(keys.job(upload.stem), "path") == str(upload.relative_to(settings.storage_root))
 
 
 @pytest.mark.parametrize(
@@ -346,27 +364,27 @@ async def test_redis_away_is_a_503_and_leaves_nothing(
         redis.exceptions.ReadOnlyError("You can't write against a read only replica."),
     ],
 )
-async def test_a_redis_that_refuses_to_write_is_a_503_too(
-    http: httpx.AsyncClient, dog: bytes, reply: Exception, monkeypatch: pytest.MonkeyPatch
+async def test_a_redis_that_refuses_to_write_is_a_503_too_and_leaves_nothing(
+    http: httpx.AsyncClient, settings: Settings, dog: bytes, reply: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refused(*_: Any, **__: Any) -> None:
         raise reply
 
-    monkeypatch.setattr("app.broker.enqueue", refused)
+    monkeypatch.setattr("app.queues.enqueue", refused)
 
     check_problem(await post(http, dog), 503, "broker_unavailable")
+    assert files_in(settings) == []
 
 
 async def test_what_nobody_expected_is_a_500_that_tells_nothing(
-    http: httpx.AsyncClient, settings: Settings, dog: bytes, monkeypatch: pytest.MonkeyPatch
+    http: httpx.AsyncClient, dog: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr("app.broker.enqueue", broken)
+    monkeypatch.setattr("app.queues.enqueue", broken)
 
     answer = await post(http, dog)
 
     check_problem(answer, 500, "internal_error")
     assert "secret" not in answer.text
-    assert files_in(settings) == []

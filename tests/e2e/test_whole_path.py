@@ -72,7 +72,7 @@ def test_options_are_obeyed(service: Installation) -> None:
 
 
 def test_timings_are_filled_and_consistent(service: Installation) -> None:
-    timings: Any = service.result(service.submit("classify", PHOTOS / "dog.jpg"))["timings"]
+    timings: Any = service.result(service.submit("classify", PHOTOS / "dog.jpg", top_k=7))["timings"]
 
     parts = {name: value for name, value in timings.items() if name != "total_ms"}
     assert set(parts) == {"queued_ms", "download_ms", "decode_ms", "preprocess_ms", "inference_ms", "postprocess_ms"}
@@ -90,6 +90,16 @@ def test_a_waiting_submission_is_answered_with_the_result(service: Installation)
     assert answer.status_code == 200
     assert answer.headers["preference-applied"] == "wait=10"
     assert answer.json()["predictions"][0]["label"] == "malamute"
+
+
+@pytest.mark.parametrize("task", ["classify", "detect", "caption"])
+def test_the_same_photo_again_is_answered_by_the_first_result(service: Installation, task: str) -> None:
+    first, second = [service.result(service.submit(task, PHOTOS / "giraffe.jpg")) for _ in range(2)]
+
+    assert (first["cached"], second["cached"]) == (False, True)
+    assert first["job_id"] != second["job_id"]
+    for same in ("model", "timings", "image"):
+        assert second[same] == first[same]
 
 
 def test_the_models_that_are_loaded_are_listed(service: Installation) -> None:

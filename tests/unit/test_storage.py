@@ -1,13 +1,14 @@
 """Uploads on disk."""
 
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from app.errors import AppError, FileTooLarge
+from app.errors import AppError, DiskFull, FileTooLarge, TransientError
 from app.storage import Storage
 
 
@@ -146,3 +147,27 @@ def test_all_of_a_job_is_erased_and_nothing_else(storage: Storage) -> None:
 
     assert {path.name for path in files_in(storage)} == {"abce.png", "image.webp"}
     assert storage.artifact("abce", "image.webp").exists()
+
+
+def test_room_is_what_the_disk_has_left(storage: Storage) -> None:
+    free = shutil.disk_usage(storage.root).free
+
+    storage.check_room(0, leave_bytes=0)
+    storage.check_room(free // 4, leave_bytes=free // 4)
+    for more_bytes, leave_bytes in ((0, 2 * free), (2 * free, 0), (free, free)):
+        with pytest.raises(DiskFull):
+            storage.check_room(more_bytes, leave_bytes=leave_bytes)
+
+
+def test_a_full_disk_leaves_nothing_and_may_pass(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+    # The kernel's own device that is always full.
+    monkeypatch.setattr(Path, "open", lambda path, mode: opened(Path("/dev/full"), "wb"))
+
+    with storage.incoming("abcd", max_bytes=10) as upload:
+        upload.path.touch()
+        upload.write(b"hello")
+        with pytest.raises(TransientError, match="no room"):
+            upload.finish()
+
+    assert files_in(storage) == []

@@ -2,25 +2,33 @@
 
 import contextlib
 import uuid
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
-from redis.exceptions import ResponseError
 from starlette.responses import JSONResponse
 
 from app import errors
 from app.api import body, examples, openapi
 from app.api.body import content_type
-from app.api.claims import claimed, fingerprint_of, remember, replay
+from app.api.claims import REPLAYED, claimed, fingerprint_of
 from app.api.deps import Service, ServiceDep
 from app.api.multipart import read_form
-from app.api.submissions import probe_and_keep, wants_fresh, work_asked
+from app.api.submissions import (
+    check_room,
+    discard,
+    kept_if_accepted,
+    offered,
+    probe_and_keep,
+    wants_fresh,
+    work_asked,
+)
 from app.batch import Batch, BatchEntry
 from app.config import Settings
-from app.documents import batch_document, batch_status, batch_url
-from app.errors import AppError, BadRequest, FileTooLarge
+from app.documents import Job, batch_document, batch_status, batch_url
+from app.errors import AppError, BadRequest, DiskFull, FileTooLarge
 from app.idempotency import Answered, Claimed
 from app.jobs import Picture
 from app.schemas import BatchDocument, BatchStatus
@@ -53,15 +61,15 @@ def router(tasks: tuple[Task[Any], ...], settings: Settings) -> APIRouter:
 
 def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
     async def submit(request: Request, service: ServiceDep) -> Response:
-        batch = await _accept(request, service, task)
-        if isinstance(batch, Answered):
-            if batch.document is not None:
-                return replay(batch.document, location=batch.document["url"])
-            batch = await service.jobs.get_batch(str(batch.batch_id))
+        accepted = await _accept(request, service, task)
+        if isinstance(accepted, Answered):
+            batch, replayed = await _answered(service, accepted), REPLAYED
+        else:
+            batch, replayed = accepted, {}
         return JSONResponse(
             batch_document(batch).model_dump(mode="json"),
             status_code=202,
-            headers={"Location": batch_url(batch.batch_id)},
+            headers={"Location": batch_url(batch.batch_id), **replayed},
         )
 
     routes.add_api_route(
@@ -78,48 +86,62 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
             202: openapi.answer(
                 "Taken in; `jobs` says what became of each file.",
                 {**examples.BATCH, "task": task.name},
-                headers={"Location": openapi.header("The batch's status.")},
+                headers={"Location": openapi.header("The batch's status."), **openapi.REPLAYED},
             ),
-            **openapi.problems(errors.BadRequest, errors.FileTooLarge, errors.InvalidOption, errors.ModelUnavailable),
+            **openapi.problems(
+                errors.BadRequest,
+                errors.IdempotencyInFlight,
+                errors.FileTooLarge,
+                errors.InvalidOption,
+                errors.IdempotencyMismatch,
+                errors.ModelUnavailable,
+                errors.QueueFull,
+                errors.DiskFull,
+            ),
         },
         openapi_extra=openapi.batch_submission(task, settings),
     )
 
 
 async def _accept(request: Request, service: Service, task: Task[Any]) -> Batch | Answered:
-    """Take all files in, refuse those that are not sound, submit the others together."""
+    """Take all files in, refuse those that are not sound, submit the others together; or what was answered before."""
+    settings, storage = service.settings, service.storage
     async with claimed(request, service) as held:
+        if not isinstance(held, Answered):
+            check_room(request, service, max_bytes=settings.max_batch_bytes)
         with contextlib.ExitStack() as stack:
             files, fields = await _receive(request, service, stack)
-            work = await work_asked({**fields}, task, service, fresh=wants_fresh(request.headers))
-            asked = fingerprint_of(work, [file.upload.sha256 for file in files])
+            work = work_asked({**fields}, task, settings)
+            asked = fingerprint_of(work, [file.sha256 for file in files], settings=settings)
             if isinstance(held, Answered):
                 return held.check(asked)
+            work = await offered(work, service, fresh=wants_fresh(request.headers))
             try:
                 for file in files:
-                    await to_thread.run_sync(partial(file.settle, max_pixels=service.settings.max_pixels))
+                    await to_thread.run_sync(partial(file.settle, max_pixels=settings.max_pixels))
             except BaseException:
-                _remove(files, service)
+                discard(storage, [file.picture for file in files if file.picture])
                 raise
         entries = tuple(file.entry() for file in files)
         batch = Batch(batch_id=str(uuid.uuid4()), task=task.name, entries=entries)
         claim = held and held.completed(Answered(asked, batch_id=batch.batch_id))
         pictures = {file.upload.job_id: file.picture for file in files if file.picture is not None}
         try:
-            jobs = await service.jobs.submit_batch(batch, work, pictures, claim=claim)
+            with kept_if_accepted(storage, pictures.values()):
+                jobs = await service.jobs.submit_batch(batch, work, pictures, claim=claim)
         except Claimed as elsewhere:
-            _remove(files, service)
             return Answered.from_text(str(elsewhere)).check(asked)
-        except (AppError, ResponseError):
-            # After any other error the jobs may be there, and need their files; if not, the sweeper takes them.
-            _remove(files, service)
-            raise
-        for job in jobs:
-            if job.record.cached:
-                service.storage.remove(job.record.path)
-        if claim:
-            await remember(service, claim, batch_document(batch).model_dump(mode="json"))
+        discard(storage, [pictures[job.record.job_id] for job in jobs if job.record.cached])
         return batch
+
+
+async def _answered(service: Service, answered: Answered) -> Batch:
+    """A batch as it was accepted. What a file was called that has been erased is told no more."""
+    batch = await service.jobs.get_batch(str(answered.batch_id))
+    found = await service.jobs.get_many([entry.job_id for entry in batch.entries if entry.job_id])
+    names = {job.record.job_id: job.record.filename for job in found if isinstance(job, Job)}
+    entries = [replace(entry, filename=names.get(entry.job_id or "", entry.filename)) for entry in batch.entries]
+    return replace(batch, entries=tuple(entries))
 
 
 async def _receive(
@@ -142,12 +164,6 @@ async def _receive(
     return files, fields
 
 
-def _remove(files: list["_File"], service: Service) -> None:
-    for file in files:
-        if file.picture is not None:
-            service.storage.remove(file.picture.path)
-
-
 class _File:
     """One file of the form on its way to be a job, or an error."""
 
@@ -156,6 +172,11 @@ class _File:
         self.picture: Picture | None = None
         self._filename = filename
         self._error: AppError | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        """Of its content; None for one that is too large, of which an unknown part was taken."""
+        return None if self._error else self.upload.sha256
 
     def write(self, chunk: bytes) -> None:
         """Take some more; what comes after too much is let go by."""
@@ -170,10 +191,12 @@ class _File:
         self.upload.finish()
 
     def settle(self, *, max_pixels: int) -> None:
-        """See whether it is a sound image, and keep it if so."""
+        """See whether it is a sound image, and keep it if so. Raises `DiskFull`."""
         try:
             if self._error is None:
                 self.picture = probe_and_keep(self.upload, self._filename, max_pixels=max_pixels)
+        except DiskFull:
+            raise
         except AppError as error:
             self._error = error
 

@@ -9,15 +9,23 @@ from typing import Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
 from app import addresses, errors
 from app.api import examples, openapi
-from app.api.claims import claimed, fingerprint_of, remember, replay
+from app.api.claims import REPLAYED, claimed, fingerprint_of, first_answer, job_of, remember
 from app.api.deps import Service, ServiceDep
-from app.api.submissions import probe_and_keep, wants_fresh, work_asked
+from app.api.submissions import (
+    check_room,
+    discard,
+    kept_if_accepted,
+    offered,
+    probe_and_keep,
+    wants_fresh,
+    work_asked,
+)
 from app.api.uploads import Received, receive
 from app.config import Settings
 from app.documents import Job, result_document, status_document, status_url
@@ -47,18 +55,20 @@ def router(tasks: tuple[Task[Any], ...], settings: Settings) -> APIRouter:
 
 def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
     schema = openapi.result_schema(task)
-    location = {"Location": openapi.header("The job's status.")}
+    location = {"Location": openapi.header("The job's status."), **openapi.REPLAYED}
 
     async def submit(request: Request, service: ServiceDep) -> Response:
         wait_s = _wait_asked(request.headers)
-        job = await _accept(request, service, task)
-        if isinstance(job, Answered):
-            if job.document is not None and not wait_s:
-                return replay(job.document, location=job.document["urls"]["status"])
-            job = await service.jobs.get(str(job.job_id))
-        if wait_s:
+        accepted = await _accept(request, service, task)
+        if isinstance(accepted, Answered):
+            job, replayed = await job_of(service, accepted), REPLAYED
+            if not wait_s:
+                return first_answer(accepted, job)
+        else:
+            job, replayed = accepted, {}
+        if wait_s and not job.ended:
             job = await _end(service, job, timeout_s=wait_s)
-        headers = {"Location": status_url(job.record.job_id)}
+        headers = {"Location": status_url(job.record.job_id), **replayed}
         if wait_s and job.state is State.SUCCESS:
             applied = {**headers, "Preference-Applied": f"wait={wait_s}"}
             return JSONResponse(result_document(job, schema).model_dump(mode="json"), headers=applied)
@@ -88,11 +98,16 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
             **openapi.problems(
                 errors.BadRequest,
                 errors.UrlRefused,
+                errors.IdempotencyInFlight,
+                errors.JobGone,
                 errors.FileTooLarge,
                 errors.UnsupportedImage,
                 errors.InvalidImage,
                 errors.InvalidOption,
+                errors.IdempotencyMismatch,
                 errors.ModelUnavailable,
+                errors.QueueFull,
+                errors.DiskFull,
             ),
         },
         openapi_extra=openapi.submission(task, settings),
@@ -103,28 +118,27 @@ async def _accept(request: Request, service: Service, task: Task[Any]) -> Job | 
     """Take the picture in, refuse what is not sound, submit the rest; or what was answered to this request before."""
     settings, storage, job_id = service.settings, service.storage, str(uuid.uuid4())
     async with claimed(request, service) as held:
+        if not isinstance(held, Answered):
+            check_room(request, service, max_bytes=settings.max_file_size)
         with storage.incoming(job_id, max_bytes=settings.max_file_size) as upload:
             received = await receive(request, upload, storage=storage, settings=settings)
             upload.finish()
-            work = await work_asked(received.options, task, service, fresh=wants_fresh(request.headers))
-            asked = fingerprint_of(work, [received.url or upload.sha256])
+            work = work_asked(received.options, task, settings)
+            asked = fingerprint_of(work, received.url or upload.sha256, settings=settings)
             if isinstance(held, Answered):
                 return held.check(asked)
+            work = await offered(work, service, fresh=wants_fresh(request.headers))
             picture = await _keep(received, upload, service)
         claim = held and held.completed(Answered(asked, job_id=job_id))
         try:
-            job = await service.jobs.submit(work, picture, job_id=job_id, claim=claim)
+            with kept_if_accepted(storage, [picture]):
+                job = await service.jobs.submit(work, picture, job_id=job_id, claim=claim)
         except Claimed as elsewhere:
-            storage.remove(picture.path)
             return Answered.from_text(str(elsewhere)).check(asked)
-        except (AppError, ResponseError):
-            # After any other error the job may be there, and needs its file; if not, the sweeper takes it.
-            storage.remove(picture.path)
-            raise
         if job.record.cached:
-            storage.remove(picture.path)
+            discard(storage, [picture])
         if claim:
-            await remember(service, claim, status_document(job).model_dump(mode="json"))
+            await remember(service, claim, job)
         return job
 
 
