@@ -93,7 +93,7 @@ async def redrive(client: aioredis.Redis, record: JobRecord, messages: Messages,
         case "full":
             raise queue_full(*said)
         case "not failed":
-            raise NotFailed("The job has not failed. Only failed jobs can be tried again.")
+            raise NotFailed(NotFailed.SENTENCE)
     return reading([outcome])
 
 

@@ -16,7 +16,7 @@ _STATUS_FIELDS = {
     "submitted_at": "2026-11-21T10:30:00.120Z",
     "expires_at": "2026-11-23T10:30:00.120Z",
     "error": None,
-    "urls": {"status": f"/status/{JOB_ID}", "result": f"/result/{JOB_ID}"},
+    "urls": {"status": f"/status/{JOB_ID}", "result": f"/result/{JOB_ID}", "cancel": f"/jobs/{JOB_ID}/cancel"},
 }
 PENDING = {
     **_STATUS_FIELDS,
@@ -38,6 +38,15 @@ PROCESSING = {
     "attempts": 1,
     "started_at": "2026-11-21T10:30:00.131Z",
     "updated_at": "2026-11-21T10:30:00.142Z",
+}
+#: It has failed once.
+RETRIED = {**PENDING, "attempts": 1, "updated_at": "2026-11-21T11:02:47.310Z"}
+CANCELLATION = {"job_id": JOB_ID, "outcome": "cancelled", "urls": _STATUS_FIELDS["urls"]}
+#: The newest of many.
+PAGE = {
+    "next": "/jobs?limit=1&cursor=PjE3OTUyNTcwMDAxMDc6N2M5ZTY2NzktNzQyNS00MGRlLTk0NGItZTA3ZmMxZjkwYWU3",
+    "previous": None,
+    "results": [PROCESSING],
 }
 _RESULT_FIELDS = {
     "job_id": JOB_ID,
@@ -86,12 +95,15 @@ DETAILS: dict[type[AppError], str] = {
     errors.RangeNotSatisfiable: "The file has 18342 bytes. Ask for a range of these.",
     errors.JobFailed: "The job failed: the picture is damaged. Send an intact one.",
     errors.JobCancelled: "The job was cancelled.",
+    errors.NotFailed: errors.NotFailed.SENTENCE,
+    errors.UploadMissing: errors.UploadMissing.SENTENCE,
     errors.JobGone: errors.JobGone.SENTENCE,
     errors.FileTooLarge: "The file is larger than 10485760 bytes. Send a smaller one.",
     errors.UnsupportedImage: "The file is empty. Send one of: jpeg, png, webp, gif, bmp, tiff, avif.",
     errors.InvalidImage: "The image is empty: 0 x 6 pixels. Send one with a picture in it.",
     errors.InvalidOption: "top_k: Input should be less than or equal to 100. See /docs for the options there are.",
     errors.ModelUnavailable: "The model of classify does not load. Tell the operator, or try later.",
+    errors.QueueFull: "10000 jobs are waiting, as many as may. Try again later.",
     errors.InternalError: errors.InternalError.SENTENCE,
     errors.BrokerUnavailable: errors.BrokerUnavailable.SENTENCE,
 }
