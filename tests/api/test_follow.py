@@ -14,7 +14,7 @@ from app.config import Settings
 from app.errors import InvalidImage
 from app.registry import now_ms
 from app.states import State
-from tests.backends import RESULT, backend_of, request_of
+from tests.backends import RESULT, backend_of, fail, finish, request_of
 from tests.pictures import png
 
 
@@ -27,16 +27,6 @@ async def submit(http: httpx.AsyncClient) -> str:
     answer = await http.post("/classify", files={"file": png(8, 8)})
     assert answer.status_code == 202
     return str(answer.json()["job_id"])
-
-
-def finish(backend: FencedBackend, job_id: str) -> None:
-    backend.start(job_id, {"progress": 5}, request=request_of(job_id))
-    backend.store_result(job_id, RESULT, "SUCCESS", request=request_of(job_id))
-
-
-def fail(backend: FencedBackend, job_id: str, error: Exception) -> None:
-    backend.start(job_id, {"progress": 5}, request=request_of(job_id))
-    backend.store_result(job_id, error, "FAILURE", request=request_of(job_id))
 
 
 async def test_a_running_job_shows_its_state_and_progress(http: httpx.AsyncClient, backend: FencedBackend) -> None:

@@ -9,15 +9,14 @@ import httpx
 import pytest
 import redis
 
-from app import keys, queues
+from app import keys
 from app.backend import FencedBackend
 from app.config import Settings
 from app.errors import InvalidImage
-from app.queues import Why
 from app.registry import now_ms
 from app.states import State
 from tests.api.test_submit import check_problem
-from tests.backends import RESULT, backend_of, request_of
+from tests.backends import backend_of, crash, fail, finish, request_of
 from tests.pictures import png
 from tests.records import accept, new_job
 
@@ -55,24 +54,6 @@ async def walk(http: httpx.AsyncClient, url: str | None, *, by: str) -> list[dic
     return pages
 
 
-def end(backend: FencedBackend, job_id: str, result: Any, state: str) -> None:
-    backend.start(job_id, {"progress": 5}, request=request_of(job_id))
-    backend.store_result(job_id, result, state, request=request_of(job_id))
-
-
-@pytest.fixture
-def crash(backend: FencedBackend, settings: Settings, client: redis.Redis) -> Callable[[str], None]:
-    """Runs a job in processes that die, as often as it may."""
-
-    def crash(job_id: str) -> None:
-        for number in range(settings.task_max_deliveries):
-            token = f"worker:{number}"
-            backend.start(job_id, {"progress": 5}, request=request_of(job_id, token=token))
-            queues.requeue(client, job_id, Why.CRASHED, app=backend.app, token=token)
-
-    return crash
-
-
 def expire(client: redis.Redis, job_id: str) -> None:
     client.hset(keys.job(job_id), "expires_at", now_ms() - 1)
 
@@ -86,7 +67,7 @@ async def test_jobs_are_listed_newest_first_as_their_status_documents(
 ) -> None:
     submitted = [(await http.post("/classify", files={"file": png(8 + n, 8)})).json()["job_id"] for n in range(4)]
     backend.start(submitted[1], {"progress": 5}, request=request_of(submitted[1]))
-    end(backend, submitted[2], RESULT, "SUCCESS")
+    finish(backend, submitted[2])
 
     document = await page(http)
 
@@ -171,8 +152,8 @@ async def test_jobs_keep_their_places_while_their_status_changes(
         document = await page(http, url)
         seen += ids(document)
         url = document["next"]
-        end(backend, submitted[len(seen) - 2], RESULT, "SUCCESS")
-        end(backend, submitted[len(seen) - 1], InvalidImage("Damaged."), "FAILURE")
+        finish(backend, submitted[len(seen) - 2])
+        fail(backend, submitted[len(seen) - 1], InvalidImage("Damaged."))
 
     assert sorted(seen) == sorted(submitted)
 
@@ -186,14 +167,14 @@ async def test_a_page_whose_jobs_have_left_leads_on_and_back(
     second = await page(http, first["next"])
     third = await page(http, second["next"])
 
-    end(backend, ids(second)[0], RESULT, "SUCCESS")
+    finish(backend, ids(second)[0])
 
     assert ids(await page(http, first["next"])) == ids(third), "the one that comes next is taken in its place"
-    end(backend, ids(third)[0], RESULT, "SUCCESS")
+    finish(backend, ids(third)[0])
     empty = await page(http, second["next"])
     assert (ids(empty), empty["next"]) == ([], None)
     assert ids(await page(http, empty["previous"])) == ids(first)
-    end(backend, ids(first)[0], RESULT, "SUCCESS")
+    finish(backend, ids(first)[0])
     assert await page(http, second["next"]) == {"next": None, "previous": None, "results": []}
 
 
@@ -202,9 +183,9 @@ async def test_filters_choose_jobs_and_go_with_the_links(
 ) -> None:
     waiting, done, broken, other = ([accepted(task) for _ in range(3)] for task in ["classify"] * 3 + ["detect"])
     for job_id in done:
-        end(backend, job_id, RESULT, "SUCCESS")
+        finish(backend, job_id)
     for job_id in broken:
-        end(backend, job_id, InvalidImage("Damaged."), "FAILURE")
+        fail(backend, job_id, InvalidImage("Damaged."))
 
     async def chosen(query: str) -> set[str]:
         pages = await walk(http, f"/jobs?limit=2&{query}", by="next")
@@ -242,11 +223,11 @@ async def test_each_status_lists_the_jobs_that_have_it(
 
 
 async def test_dead_jobs_are_the_failed_ones_that_crash_workers(
-    http: httpx.AsyncClient, accepted: Accept, backend: FencedBackend, crash: Callable[[str], None]
+    http: httpx.AsyncClient, accepted: Accept, backend: FencedBackend
 ) -> None:
     failed, dead = accepted(), accepted()
-    end(backend, failed, InvalidImage("Damaged."), "FAILURE")
-    crash(dead)
+    fail(backend, failed, InvalidImage("Damaged."))
+    crash(backend, dead)
 
     document = await page(http, dead="true")
 
