@@ -9,10 +9,13 @@ import pytest
 import pytest_asyncio
 import redis
 
+from app import keys
+from app.backend import Held
 from app.config import Settings
 from app.registry import now_ms
 from app.states import State
 from app.storage import Storage
+from app.worker import chores
 from tests.api.test_submit import check_problem, files_in
 from tests.backends import RESULT, backend_of, request_of
 from tests.pictures import png
@@ -181,12 +184,10 @@ async def test_an_erased_job_is_gone_with_all_it_held(
     left: Any = client.hgetall(f"job:{job_id}")
     assert not {"filename", "options", "image", "url"} & left.keys()
     assert 0 < client.ttl(f"job:{job_id}") <= settings.tombstone_ttl
-    assert client.zscore("open", job_id) is None
+    assert client.zcard(keys.listed("classify", "completed")) == 0
 
 
-async def test_an_erased_job_stays_so_for_a_worker_whose_clock_is_behind(
-    http: httpx.AsyncClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_erased_job_stays_so_for_a_worker(http: httpx.AsyncClient, settings: Settings) -> None:
     waiting, running = [
         str((await http.post("/classify", files={"file": png(8, 8)})).json()["job_id"]) for _ in range(2)
     ]
@@ -195,13 +196,29 @@ async def test_an_erased_job_stays_so_for_a_worker_whose_clock_is_behind(
     for job_id in (waiting, running):
         await http.delete(f"/jobs/{job_id}")
 
-    monkeypatch.setattr("app.backend.now_ms", lambda: now_ms() - 5000)
-
-    assert backend.start(waiting, {"progress": 5}, request=request_of(waiting))[0] == "gone"
+    assert backend.start(waiting, {"progress": 5}, request=request_of(waiting))[0] == "ended"
     backend.store_result(running, RESULT, "SUCCESS", request=request_of(running))
     for job_id in (waiting, running):
         check_problem(await http.get(f"/status/{job_id}"), 410, "job_gone")
         check_problem(await http.delete(f"/jobs/{job_id}"), 410, "job_gone")
+
+
+async def test_a_job_that_is_erased_while_it_runs_stays_its_workers_until_that_notices(
+    http: httpx.AsyncClient, client: redis.Redis, settings: Settings
+) -> None:
+    job_id = str((await http.post("/classify", files={"file": png(8, 8)})).json()["job_id"])
+    backend, storage = backend_of(settings), Storage(settings.storage_root)
+    backend.start(job_id, {"progress": 5}, request=request_of(job_id))
+    await http.delete(f"/jobs/{job_id}")
+
+    assert chores.erase_expired(backend.app, storage) == 1
+
+    assert backend.renew([Held(job_id, "worker:1")]) == ["cancelled"]
+    storage.store_artifact(job_id, "image.webp", lambda file: file.write(b"late"))
+    assert backend.write(job_id, None, State.REVOKED, request=request_of(job_id)) == "gone"
+    assert chores.erase_expired(backend.app, storage) == 1
+    assert files_in(settings) == []
+    assert client.exists(keys.run(job_id), keys.LEASES, keys.meta(job_id), keys.EXPIRING) == 0
 
 
 async def test_an_erased_job_that_runs_can_write_no_more(http: httpx.AsyncClient, settings: Settings) -> None:
