@@ -148,7 +148,7 @@ end
 -- Ends a run and every job that it is for. Its answer is for later jobs too, unless it is `unlike` what they ask for.
 local function end_run(run, state, value, unlike)
   unhold(run)
-  redis.call('HSET', key.job .. run, 'over', state)
+  redis.call('HSET', key.job .. run, 'over', state, 'over_at', now)
   local attempts, started_at, digest, left, expires_at =
     fields(run, 'attempts', 'started_at', 'digest', 'left', 'expires_at')
   for _, id in ipairs(subscribers(run)) do

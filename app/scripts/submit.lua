@@ -74,8 +74,8 @@ for place, job in ipairs(given.jobs) do
   live_until(id, now + lives.open)
   list(id, 'pending')
   if plan.ended then
-    local submitted_at, finished_at = fields(plan.run, 'submitted_at', 'finished_at')
-    redis.call('HSET', key.job .. id, 'cached', 1, 'total_ms', finished_at - submitted_at)
+    local submitted_at, over_at = fields(plan.run, 'submitted_at', 'over_at')
+    redis.call('HSET', key.job .. id, 'cached', 1, 'total_ms', over_at - submitted_at)
     end_job(id, 'SUCCESS', redis.call('GET', key.meta .. plan.run))
   elseif plan.run then
     follow(id, plan.run)

@@ -73,6 +73,23 @@ async def test_a_leader_is_cancelled_and_its_run_goes_on(
     assert (await status(http, follower))["started_at"]
 
 
+async def test_a_later_job_has_the_answer_of_a_run_that_its_leader_left_and_its_timing(
+    http: httpx.AsyncClient, backend: FencedBackend, client: redis.Redis
+) -> None:
+    leader, follower = await submit(http), await submit(http)
+    client.hincrby(keys.job(leader), "submitted_at", -60_000)
+    await cancel(http, leader)
+    client.hincrby(keys.job(leader), "finished_at", -60_000)
+    start(backend, leader)
+    backend.store_result(leader, EXPECTED, "SUCCESS", request=request_of(leader))
+
+    later = (await http.get(f"/result/{await submit(http)}")).json()
+
+    assert later["cached"] is True
+    assert later["timings"]["total_ms"] >= 60_000
+    assert (await http.get(f"/result/{follower}")).json()["cached"] is False
+
+
 async def test_a_run_that_the_last_job_leaves_while_it_waits_ends(
     http: httpx.AsyncClient, backend: FencedBackend
 ) -> None:
