@@ -9,7 +9,7 @@ import httpx
 import pytest
 import redis
 
-from app import keys
+from app import keys, queues
 from app.backend import FencedBackend
 from app.config import Settings
 from app.errors import InvalidImage
@@ -237,6 +237,8 @@ async def test_dead_jobs_are_the_failed_ones_that_crash_workers(
     assert ids(await page(http, dead="true", status="failed")) == [dead]
     assert ids(await page(http, dead="true", status="completed")) == []
     assert ids(await page(http, dead="true", task="detect")) == []
+    assert (await http.delete(f"/jobs/{dead}")).status_code == 204
+    assert ids(await page(http, dead="true")) == []
 
 
 async def test_jobs_that_are_gone_are_passed_over(
@@ -289,6 +291,20 @@ async def test_however_many_are_gone_the_list_goes_on_behind_them(
     assert [job_id for one in pages for job_id in ids(one)] == [oldest]
     assert len(pages) <= 4
     assert client.zcard(keys.listed("classify", "pending")) == 1
+
+
+async def test_what_outlived_its_records_leaves_the_lists_unread(
+    http: httpx.AsyncClient, accepted: Accept, backend: FencedBackend, client: redis.Redis
+) -> None:
+    vanished = [accepted() for _ in range(300)]
+    kept = [accepted() for _ in range(30)]
+    crash(backend, vanished[0])
+    client.delete(*(keys.job(job_id) for job_id in vanished))
+
+    taken_out = sum(queues.unlist(client) for _ in range(100))
+
+    assert taken_out == len(vanished) + 1, "the one that crashed its worker was listed twice"
+    assert set(ids(await page(http, limit=100))) == set(kept)
 
 
 async def test_a_list_can_be_read_though_nothing_can_be_written(
