@@ -1,4 +1,6 @@
-"""The path of a job, as the API walks it: submit, alone or in a batch, read its status, fetch its result, leave it."""
+"""The path of a job, as the API walks it: submit, alone or in a batch, read its status, fetch its result, leave it,
+try it again; and the list of all.
+"""
 
 import asyncio
 import re

@@ -33,9 +33,9 @@ end
 local function walk(bound, newest_first, count)
   local places, said, passed = {}, {}, 0
   while #places < count do
-    local wanted = count - #places
-    local members = merged(bound, newest_first, wanted)
-    for place = 1, math.min(#members, wanted) do
+    local lacking = count - #places
+    local members = merged(bound, newest_first, lacking)
+    for place = 1, math.min(#members, lacking) do
       local member = members[place]
       local one = read(string.sub(member, 15))
       if one[1] == 'job' then
@@ -46,7 +46,7 @@ local function walk(bound, newest_first, count)
       end
       bound = '(' .. member
     end
-    if #members < wanted then return places, said end
+    if #members < lacking then return places, said end
     if passed >= MOST_PASSED then return places, said, merged(bound, newest_first, 1)[1] end
   end
   return places, said

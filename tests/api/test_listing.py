@@ -195,6 +195,7 @@ async def test_filters_choose_jobs_and_go_with_the_links(
 
     assert await chosen("task=detect") == {*other}
     assert await chosen("task=classify") == {*waiting, *done, *broken}
+    assert await chosen("task=classify&task=detect&task=classify&status=pending") == {*waiting, *other}
     assert await chosen("status=pending") == {*waiting, *other}
     assert await chosen("status=completed&status=failed") == {*done, *broken}
     assert await chosen("task=classify&status=pending") == {*waiting}
@@ -344,6 +345,7 @@ async def test_the_work_for_a_page_does_not_grow_with_the_list(
         ("limit=101", "limit: Input should be less than or equal to 100"),
         ("limit=many", "limit: Input should be a valid integer"),
         ("task=paint", "task: 'paint' is not one of: classify, detect, caption, transform"),
+        ("task=classify&task=paint", "task: 'paint' is not one of"),
         ("status=done", "'completed'"),
         ("status=failed&status=", "'completed'"),
         ("dead=perhaps", "dead: Input should be a valid boolean"),

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -49,7 +49,7 @@ class Filters(BaseModel):
         default=None, description="Where the page begins: part of `next` and `previous`, which are to be followed."
     )
 
-    def indexes(self, tasks: Sequence[str]) -> list[str]:
+    def indexes(self, tasks: Collection[str]) -> list[str]:
         """The indexes that hold these jobs of some tasks."""
         statuses = set(self.status or Status)
         if self.dead:
@@ -69,8 +69,8 @@ def router(tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
     names = [task.name for task in tasks]
 
     class FiltersAndTask(Filters):
-        task: Annotated[str, Field(json_schema_extra={"enum": names})] | None = Field(
-            default=None, description="Only jobs of this task."
+        task: list[Annotated[str, Field(json_schema_extra={"enum": names})]] = Field(
+            default=[], description="Only jobs of this task; may be repeated."
         )
 
     @routes.get(
@@ -83,8 +83,8 @@ def router(tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
     )
     async def listed(request: Request, service: ServiceDep, filters: Annotated[FiltersAndTask, Query()]) -> JobPage:
         """Each job has its place by its submission, and keeps it whatever becomes of it."""
-        asked = names if filters.task is None else [one_of(names, filters.task, option="task")]
-        page = await service.jobs.get_page(filters.indexes(asked), cursor=filters.begin, limit=filters.limit)
+        asked = {one_of(names, task, option="task") for task in filters.task}
+        page = await service.jobs.get_page(filters.indexes(asked or names), cursor=filters.begin, limit=filters.limit)
         return JobPage(
             next=_url(request, page.next),
             previous=_url(request, page.previous),
