@@ -1,6 +1,4 @@
-"""The path of a job, as the API walks it: submit, alone or in a batch, read its status, fetch its result, leave it,
-try it again; and the list of all.
-"""
+"""The paths of jobs, as the API walks them: submit, alone or in a batch, read, list, cancel, retry, erase."""
 
 import asyncio
 import re
