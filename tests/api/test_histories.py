@@ -114,14 +114,15 @@ def found(client: redis.Redis, *patterns: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("shared")
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 async def test_no_history_leaves_a_job_stuck_or_anything_behind(
     http: httpx.AsyncClient, client: redis.Redis, settings: Settings, seed: int
 ) -> None:
     history = History(http, settings, client, random.Random(seed))
-    for _ in range(120):
+    for number in range(120):
         await history.step()
-        await history.check_lists()
+        if number % 4 == 0:
+            await history.check_lists()
     await history.finish()
     await history.check_lists()
 
