@@ -9,13 +9,14 @@ from typing import Any, Literal, Self
 
 from app.batch import Batch, BatchEntry
 from app.errors import AppError, ErrorDescription, InternalError, describe
-from app.registry import Found, JobRecord
+from app.registry import Found, JobRecord, Leaving
 from app.schemas import (
     BatchCounts,
     BatchDocument,
     BatchedJob,
     BatchFile,
     BatchStatus,
+    Cancellation,
     JobError,
     JobUrls,
     ResultDocument,
@@ -186,6 +187,18 @@ def _batched_job(index: int, entry: BatchEntry, found: Job | AppError | None) ->
         error=_job_error(error),
         urls=None if entry.job_id is None else _urls(entry.job_id),
     )
+
+
+_OUTCOMES: dict[Leaving, Literal["cancelled", "cancellation_requested", "already_ended"]] = {
+    Leaving.CANCELLED: "cancelled",
+    Leaving.REQUESTED: "cancellation_requested",
+    Leaving.ENDED: "already_ended",
+}
+
+
+def cancellation_document(job_id: str, leaving: Leaving) -> Cancellation:
+    """What became of a job that was to be cancelled."""
+    return Cancellation(job_id=job_id, outcome=_OUTCOMES[leaving], urls=_urls(job_id))
 
 
 def batch_url(batch_id: str) -> str:

@@ -119,6 +119,7 @@ class NotFailed(AppError):
     code = "not_failed"
     http_status = 409
     title = "The job has not failed"
+    SENTENCE: ClassVar[str] = "The job has not failed. Only failed jobs can be tried again."
 
 
 class IdempotencyInFlight(AppError):
@@ -266,7 +267,9 @@ class UploadMissing(AppError):
     """The upload is no longer where it was stored."""
 
     code = "upload_missing"
+    http_status = 409
     title = "The upload is missing"
+    SENTENCE: ClassVar[str] = "The picture of this job is no longer there. Submit the image again."
 
 
 class DownloadFailed(AppError):

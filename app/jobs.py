@@ -1,4 +1,4 @@
-"""The path of a job, as the API walks it: submit, alone or in a batch, read its status, fetch its result, leave it."""
+"""The paths of jobs, as the API walks them: submit, alone or in a batch, read, list, cancel, retry, erase."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ from app.errors import JobGone, JobNotFound, NotFound
 from app.idempotency import Claim, fingerprint
 from app.priority import Priority
 from app.queues import Sharing, Submission
-from app.registry import Found, ImageFacts, Leaving, NewJob, Reading
+from app.registry import Cursor, Found, ImageFacts, Leaving, NewJob, Reading
 from app.tasks.base import Options, Task
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -52,13 +52,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Page:
-    """Some jobs of a list, newest first, and the cursors of the pages around them."""
+    """Some jobs of a list, newest first, and where the pages around them begin."""
 
     jobs: Sequence[Job]
     #: Of the older ones; None at the end.
-    next: str | None
+    next: Cursor | None
     #: Of the newer ones; None at the beginning.
-    previous: str | None
+    previous: Cursor | None
 
 
 class Jobs:
@@ -116,17 +116,18 @@ class Jobs:
         """Many jobs at one moment; those that cannot be shown come as the error that says why."""
         return [_job(found) for found in await registry.read_many(self._redis, job_ids)]
 
-    async def get_page(self, indexes: Sequence[str], *, cursor: str | None, newer: bool, limit: int) -> Page:
-        """Up to `limit` jobs of these indexes that come after a cursor, or before it if `newer` ones are wanted."""
-        found = await registry.read_page(self._redis, indexes, cursor=cursor, newest_first=not newer, limit=limit + 1)
-        more, found = len(found) > limit, found[:limit]
-        if newer:
-            found.reverse()
-        older_too, newer_too = (bool(cursor), more) if newer else (more, bool(cursor))
+    async def get_page(self, indexes: Sequence[str], *, cursor: Cursor | None, limit: int) -> Page:
+        """Up to `limit` jobs of these indexes, from a cursor on, or from the newest on without one."""
+        listed = await registry.read_page(self._redis, indexes, cursor=cursor, limit=limit)
+        jobs = [_job_or_raise(found) for found in listed.found]
+        older, newer = listed.after, listed.before
+        if cursor and not cursor.newest_first:
+            jobs.reverse()
+            older, newer = newer, older
         return Page(
-            jobs=[job for _, said in found if isinstance(job := _job(said), Job)],
-            next=found[-1][0] if found and older_too else None,
-            previous=found[0][0] if found and newer_too else None,
+            jobs=jobs,
+            next=Cursor(older, newest_first=True) if older else None,
+            previous=Cursor(newer, newest_first=False) if newer else None,
         )
 
     async def cancel(self, job_id: str) -> Leaving:
@@ -141,10 +142,9 @@ class Jobs:
         leaving = await registry.leave(self._redis, job_id, erase=True, settings=self._settings)
         return leaving is Leaving.ERASED
 
-    async def retry(self, job_id: str) -> Job:
+    async def retry(self, job: Job) -> Job:
         """Queue a failed job again, under its id. Raises `NotFailed`, `JobNotFound`, `JobGone`, `QueueFull`."""
-        record = (await self.get(job_id)).record
-        return _job_or_raise(await queues.redrive(self._redis, record, self._messages, self._settings))
+        return _job_or_raise(await queues.redrive(self._redis, job.record, self._messages, self._settings))
 
     async def next_change(self, job_id: str, *, timeout_s: float) -> Job:
         """A job after its next change, or as it is when the time is up; at once if it has ended."""

@@ -22,7 +22,7 @@ from app.errors import AppError, NotFailed, QueueFull, WorkerCrashed
 from app.idempotency import Claim, Claimed
 from app.priority import Priority
 from app.registry import JobRecord, NewJob, Reading, lives_ms, reading
-from app.states import State
+from app.states import State, Status
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ async def redrive(client: aioredis.Redis, record: JobRecord, messages: Messages,
         case "full":
             raise queue_full(*said, max_depth=settings.max_queue_depth)
         case "not failed":
-            raise NotFailed("The job has not failed. Only failed jobs can be tried again.")
+            raise NotFailed(NotFailed.SENTENCE)
     return reading([outcome])
 
 
@@ -186,6 +186,12 @@ def reap(client: redis.Redis, *, older_than_s: int) -> int:
 def forget(client: redis.Redis, job_ids: Sequence[str]) -> None:
     """Take jobs out of every index whose time is over and whose files have gone."""
     scripts.call(client, "forget", ids=list(job_ids))
+
+
+def unlist(client: redis.Redis) -> int:
+    """Take some of the jobs out of the lists whose records have gone. Returns how many."""
+    indexes = [keys.listed(task.name, kind) for task in tasks.TASKS for kind in (*Status, keys.DEAD)]
+    return int(scripts.call(client, "unlist", indexes=indexes))
 
 
 def _lanes() -> list[dict[str, str]]:

@@ -191,17 +191,35 @@ async def read_many(client: aioredis.Redis, job_ids: Iterable[str]) -> list[Read
     return [reading(said) for said in await scripts.call(client, "read", ids=list(job_ids))]
 
 
-async def read_page(
-    client: aioredis.Redis, indexes: Iterable[str], *, cursor: str | None, newest_first: bool, limit: int
-) -> list[tuple[str, Reading]]:
-    """Up to `limit` jobs of some indexes, such as `classify:failed`, by submission, each with its cursor.
+@dataclass(frozen=True)
+class Cursor:
+    """Where a page of a list begins, and which way it goes from there."""
 
-    They begin after the job of the `cursor`, or at the end.
-    """
-    found = await scripts.call(
-        client, "list", indexes=list(indexes), cursor=cursor, newest_first=newest_first, limit=limit
+    #: Of the first job on it, in the indexes.
+    place: str
+    newest_first: bool
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Some jobs of a list, in its order, and the places of those around them; None where there are none."""
+
+    found: Sequence[Reading]
+    after: str | None
+    before: str | None
+
+
+async def read_page(client: aioredis.Redis, indexes: Iterable[str], *, cursor: Cursor | None, limit: int) -> Listed:
+    """Up to `limit` jobs of some indexes, by submission. Without a cursor they are the newest."""
+    after, before, *found = await scripts.call(
+        client,
+        "list",
+        indexes=list(indexes),
+        place=cursor and cursor.place,
+        newest_first=cursor is None or cursor.newest_first,
+        limit=limit,
     )
-    return [(place, reading(said)) for place, said in found]
+    return Listed(found=[reading(said) for said in found], after=after or None, before=before or None)
 
 
 def read(client: redis.Redis, job_id: str) -> JobRecord:

@@ -100,6 +100,24 @@ class StatusList(Document):
     jobs: list[StatusDocument | MissingJob]
 
 
+class JobPage(Document):
+    """Some jobs of a list, newest first."""
+
+    next: str | None = Field(description="Where the page of older jobs is; null when there are none.")
+    previous: str | None = Field(description="Where the page of newer jobs is; null when there are none.")
+    results: list[StatusDocument]
+
+
+class Cancellation(Document):
+    """What became of a job that was to be cancelled."""
+
+    job_id: str
+    outcome: Literal["cancelled", "cancellation_requested", "already_ended"] = Field(
+        description="`cancellation_requested`: it runs, and is cancelled within seconds unless it ends first."
+    )
+    urls: JobUrls
+
+
 class BatchFile(Document):
     """What became of one file of a batch."""
 

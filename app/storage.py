@@ -85,6 +85,10 @@ class Storage:
             raise InternalError(InternalError.SENTENCE)
         return path
 
+    def holds(self, relative: str) -> bool:
+        """Whether a file is stored there."""
+        return self.resolve(relative).is_file()
+
     def store_artifact(self, job_id: str, name: str, write: Callable[[BinaryIO], object]) -> int:
         """Keep a file that `write` fills, whole or not at all. Returns its size in bytes."""
         path = self.artifact(job_id, name)

@@ -39,6 +39,15 @@ PROCESSING = {
     "started_at": "2026-11-21T10:30:00.131Z",
     "updated_at": "2026-11-21T10:30:00.142Z",
 }
+#: It has failed once.
+RETRIED = {**PENDING, "attempts": 1, "updated_at": "2026-11-21T11:02:47.310Z"}
+CANCELLATION = {"job_id": JOB_ID, "outcome": "cancelled", "urls": _STATUS_FIELDS["urls"]}
+#: The newest of many.
+PAGE = {
+    "next": "/jobs?limit=1&cursor=PjE3OTUyNTcwMDAxMDc6N2M5ZTY2NzktNzQyNS00MGRlLTk0NGItZTA3ZmMxZjkwYWU3",
+    "previous": None,
+    "results": [PROCESSING],
+}
 _RESULT_FIELDS = {
     "job_id": JOB_ID,
     "timings": {
@@ -88,6 +97,8 @@ DETAILS: dict[type[AppError], str] = {
     errors.JobCancelled: "The job was cancelled.",
     errors.IdempotencyInFlight: errors.IdempotencyInFlight.SENTENCE,
     errors.IdempotencyMismatch: errors.IdempotencyMismatch.SENTENCE,
+    errors.NotFailed: errors.NotFailed.SENTENCE,
+    errors.UploadMissing: errors.UploadMissing.SENTENCE,
     errors.JobGone: errors.JobGone.SENTENCE,
     errors.FileTooLarge: "The file is larger than 10485760 bytes. Send a smaller one.",
     errors.UnsupportedImage: "The file is empty. Send one of: jpeg, png, webp, gif, bmp, tiff, avif.",

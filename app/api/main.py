@@ -21,7 +21,7 @@ from app import tasks
 from app.api import errors
 from app.api.deps import Service
 from app.api.openapi import result_schema, with_nulls, without_validation_errors
-from app.api.routes import batches, files, jobs, service
+from app.api.routes import batches, control, files, jobs, listing, service
 from app.api.routes import tasks as task_routes
 from app.availability import Availability
 from app.broker import CeleryApp, Messages
@@ -60,7 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="Darkroom", version=_VERSION, description=_DESCRIPTION, lifespan=lifespan, redirect_slashes=False
     )
     errors.add_handlers(app)
-    for part in (task_routes, batches, jobs, files, service):
+    for part in (task_routes, batches, jobs, listing, control, files, service):
         app.include_router(part.router(tasks.TASKS, settings))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app

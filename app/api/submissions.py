@@ -37,8 +37,8 @@ def work_asked(options: dict[str, Any], task: Task[Any], settings: Settings) -> 
     fields = {name: _single(task, name, value) for name, value in options.items()}
     models = [public_name(model) for model in task.models(settings)]
     priorities = {priority.name.lower(): priority for priority in Priority}
-    model = _one_of(models, fields.pop("model"), option="model") if "model" in fields else None
-    priority = priorities[_one_of(priorities, fields.pop("priority", "normal"), option="priority")]
+    model = one_of(models, fields.pop("model"), option="model") if "model" in fields else None
+    priority = priorities[one_of(priorities, fields.pop("priority", "normal"), option="priority")]
     try:
         validated = task.options.model_validate(fields, context=settings)
     except ValidationError as invalid:
@@ -110,7 +110,8 @@ def _lists(options: type[Options]) -> frozenset[str]:
     return frozenset(name for name, schema in properties.items() if takes_list(schema))
 
 
-def _one_of(choices: Iterable[str], asked: object, *, option: str) -> str:
+def one_of(choices: Iterable[str], asked: object, *, option: str) -> str:
+    """What was asked for, if it is there to be chosen. Raises `InvalidOption`."""
     if not isinstance(asked, str) or asked not in choices:
         raise InvalidOption(f"{option}: {str(asked)[:MAX_ECHO]!r} is not one of: {', '.join(choices)}.")
     return asked

@@ -26,7 +26,10 @@ end
 -- Ends the job while its run goes on for others.
 local function leave()
   if given.erase then return erase(true) end
-  redis.call('HSET', key.job .. id, 'left', 'REVOKED', 'updated_at', now, 'finished_at', now, 'expires_at', now + lives.result)
+  local attempts, started_at = fields(id, 'attempts', 'started_at')
+  redis.call('HSET', key.job .. id, 'left', 'REVOKED', 'finished_at', now, 'expires_at', now + lives.result)
+  redis.call('HSET', key.job .. id, 'left_attempts', attempts or 0)
+  if started_at then redis.call('HSET', key.job .. id, 'left_started_at', started_at) end
   list(id, 'cancelled')
   announce(id, 'REVOKED')
 end

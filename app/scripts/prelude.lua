@@ -162,9 +162,14 @@ local function end_run(run, state, value, unlike)
   end
   redis.call('DEL', key.followers .. run)
   if left then
-    -- Its own answer has been given; this says to copies of the message that there is nothing to do.
+    -- Its own answer has been given: what was kept for the run goes, or stays for jobs that may have the same answer.
     keep_until(run, math.max(now, tonumber(expires_at)))
-    redis.call('SET', key.meta .. run, value, 'PXAT', now + lives.result)
+    if left == 'ERASED' then
+      redis.call('DEL', key.meta .. run)
+      redis.call('HDEL', key.job .. run, 'options')
+    else
+      redis.call('SET', key.meta .. run, value, 'PXAT', now + lives.result)
+    end
   end
   if digest and redis.call('GET', key.same .. digest) == run then
     if state == 'SUCCESS' and left ~= 'ERASED' and not unlike then
@@ -195,6 +200,24 @@ local function stop_run(run)
   return true
 end
 
+-- What the record of a job says that left its run: not what has become of the run since.
+local function as_it_left(id, found)
+  local told = {}
+  local changed = {attempts = true, started_at = true, retry_at = true, updated_at = true}
+  for place = 1, #found, 2 do
+    if not changed[found[place]] then
+      told[#told + 1] = found[place]
+      told[#told + 1] = found[place + 1]
+    end
+  end
+  local finished_at, attempts, started_at = fields(id, 'finished_at', 'left_attempts', 'left_started_at')
+  for name, value in pairs({updated_at = finished_at, attempts = attempts, started_at = started_at or nil}) do
+    told[#told + 1] = name
+    told[#told + 1] = value
+  end
+  return told
+end
+
 -- What a client may know of a job: 'unknown', 'gone', or 'job' with its fields, its state as Celery stores it, how many
 -- jobs are ahead of it, ms until it starts, ms that jobs of its kind run, and the time. -1 and '' are for none.
 local function read(id)
@@ -204,7 +227,7 @@ local function read(id)
     fields(id, 'task', 'expires_at', 'finished_at', 'run_id', 'left')
   if tonumber(expires_at) <= now then return {'gone'} end
   local duration = tonumber(lane_field(task, 'all', 'duration') or -1)
-  if left then return {'job', found, revoked(id), -1, -1, duration, now} end
+  if left then return {'job', as_it_left(id, found), revoked(id), -1, -1, duration, now} end
   run = not finished_at and run or id
   local meta = redis.call('GET', key.meta .. run)
   if not meta and finished_at then return {'gone'} end

@@ -18,7 +18,7 @@ if state ~= 'STARTED' and not holder and token ~= '' and not redis.call('ZSCORE'
 end
 if cancelled then
   end_run(run, 'REVOKED', revoked(run))
-  return {'cancelled'}
+  return {fields(run, 'left') == 'ERASED' and 'gone' or 'cancelled'}
 end
 
 -- How long it takes from one start to the next, in ms, while the lane is never empty. The starts of the first while

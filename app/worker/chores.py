@@ -43,6 +43,7 @@ class Chores(Rounds):
             Periodic(1, lambda: publish_lost(app, in_touch_s=self.in_touch_s)),
             Periodic(1, lambda: end_overdue(app)),
             Periodic(5, lambda: erase_expired(app, storage)),
+            Periodic(5, lambda: queues.unlist(app.redis)),
             Periodic(30, lambda: queues.reap(app.redis, older_than_s=_TAKEN_AGE_S)),
             Periodic(600, lambda: sweep(app.redis, storage)),
         ]
@@ -115,11 +116,16 @@ def sweep(client: redis.Redis, storage: Storage) -> int:
     while some := list(itertools.islice(files, _AT_ONCE)):
         with client.pipeline(transaction=False) as pipeline:
             for job_id, _ in some:
-                pipeline.hget(keys.job(job_id), "expires_at")
-            ends = pipeline.execute()
-        orphans = [path for (_, path), end in zip(some, ends, strict=True) if end is None or int(end) <= now_ms()]
+                pipeline.hmget(keys.job(job_id), "expires_at", "left", "over")
+            records = pipeline.execute()
+        orphans = [path for (_, path), fields in zip(some, records, strict=True) if not _has_files(*fields)]
         swept += sum(removed(partial(storage.remove, path)) for path in orphans)
     return swept
+
+
+def _has_files(expires_at: str | None, left: str | None, over: str | None) -> bool:
+    """Whether a record keeps files: until it expires, and as long as others need the run that its job has left."""
+    return expires_at is not None and (int(expires_at) > now_ms() or (left is not None and over is None))
 
 
 def _due(client: redis.Redis, index: str) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import httpx
+import pytest
 import pytest_asyncio
 import redis
 from fastapi import FastAPI
@@ -28,3 +29,9 @@ async def http(application: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app=application, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://darkroom") as http:
         yield http
+
+
+@pytest.fixture
+def shared(application: FastAPI, client: redis.Redis) -> None:
+    """Identical jobs share a run: a worker has said which model it has."""
+    client.set(keys.served("classify"), '{"models/efficientnet-lite0": {"revision": "1"}}')

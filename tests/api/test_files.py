@@ -10,10 +10,12 @@ import pytest_asyncio
 import redis
 
 from app import keys
+from app.backend import Held
 from app.config import Settings
 from app.registry import now_ms
 from app.states import State
 from app.storage import Storage
+from app.worker import chores
 from tests.api.test_submit import check_problem, files_in
 from tests.backends import RESULT, backend_of, request_of
 from tests.pictures import png
@@ -199,6 +201,24 @@ async def test_an_erased_job_stays_so_for_its_worker(http: httpx.AsyncClient, se
     for job_id in (waiting, running):
         check_problem(await http.get(f"/status/{job_id}"), 410, "job_gone")
         check_problem(await http.delete(f"/jobs/{job_id}"), 410, "job_gone")
+
+
+async def test_a_job_that_is_erased_while_it_runs_stays_its_workers_until_that_notices(
+    http: httpx.AsyncClient, client: redis.Redis, settings: Settings
+) -> None:
+    job_id = str((await http.post("/classify", files={"file": png(8, 8)})).json()["job_id"])
+    backend, storage = backend_of(settings), Storage(settings.storage_root)
+    backend.start(job_id, {"progress": 5}, request=request_of(job_id))
+    await http.delete(f"/jobs/{job_id}")
+
+    assert chores.erase_expired(backend.app, storage) == 1
+
+    assert backend.renew([Held(job_id, "worker:1")]) == ["cancelled"]
+    storage.store_artifact(job_id, "image.webp", lambda file: file.write(b"late"))
+    assert backend.write(job_id, None, State.REVOKED, request=request_of(job_id)) == "gone"
+    assert chores.erase_expired(backend.app, storage) == 1
+    assert files_in(settings) == []
+    assert client.exists(keys.run(job_id), keys.LEASES, keys.meta(job_id), keys.EXPIRING) == 0
 
 
 async def test_an_erased_job_that_runs_can_write_no_more(http: httpx.AsyncClient, settings: Settings) -> None:

@@ -8,35 +8,18 @@ import pytest
 import redis
 from fastapi import FastAPI
 
-from app import keys
 from app.backend import FencedBackend
 from app.config import Settings
 from app.errors import InvalidImage
 from app.registry import now_ms
 from app.states import State
-from tests.backends import RESULT, backend_of, request_of
-from tests.pictures import png
+from tests.api.following import submit, waited_for
+from tests.backends import RESULT, backend_of, fail, finish, request_of
 
 
 @pytest.fixture
 def backend(settings: Settings) -> FencedBackend:
     return backend_of(settings)
-
-
-async def submit(http: httpx.AsyncClient) -> str:
-    answer = await http.post("/classify", files={"file": png(8, 8)})
-    assert answer.status_code == 202
-    return str(answer.json()["job_id"])
-
-
-def finish(backend: FencedBackend, job_id: str) -> None:
-    backend.start(job_id, {"progress": 5}, request=request_of(job_id))
-    backend.store_result(job_id, RESULT, "SUCCESS", request=request_of(job_id))
-
-
-def fail(backend: FencedBackend, job_id: str, error: Exception) -> None:
-    backend.start(job_id, {"progress": 5}, request=request_of(job_id))
-    backend.store_result(job_id, error, "FAILURE", request=request_of(job_id))
 
 
 async def test_a_running_job_shows_its_state_and_progress(http: httpx.AsyncClient, backend: FencedBackend) -> None:
@@ -282,11 +265,3 @@ async def test_waiting_works_however_often_its_connection_breaks(
     async with asyncio.timeout(10):
         while (await http.get(f"/result/{job_id}?wait=5")).status_code != 200:  # noqa: ASYNC110  # until it is connected
             await asyncio.sleep(0.1)
-
-
-async def waited_for(application: FastAPI, job_id: str) -> None:
-    """Wait until somebody waits for the job."""
-    changes = application.state.service.jobs._changes
-    async with asyncio.timeout(10):
-        while keys.change(job_id) not in changes._watches:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)

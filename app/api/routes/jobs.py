@@ -1,9 +1,7 @@
-"""Following jobs, their status and their result; and erasing them."""
+"""Following jobs: their status and their result."""
 
-from functools import partial
 from typing import Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator
 from starlette.responses import JSONResponse
@@ -17,7 +15,6 @@ from app.documents import Job, result_document, status_document
 from app.errors import AppError, JobCancelled, JobFailed
 from app.schemas import JobError, MissingJob, ResultDocument, StatusDocument, StatusList
 from app.states import Status, status_of
-from app.storage import removed
 from app.tasks.base import Task
 
 _MAX_IDS = 100
@@ -34,7 +31,7 @@ Ids = Annotated[list[str], Query(alias="id", min_length=1, max_length=_MAX_IDS),
 
 
 def router(tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
-    """`GET /status`, `GET /result` and `DELETE /jobs`."""
+    """`GET /status` and `GET /result`."""
     routes = APIRouter(tags=["jobs"])
     schemas = {task.name: openapi.result_schema(task) for task in tasks}
 
@@ -88,19 +85,6 @@ def router(tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
         jobs = service.jobs
         job = await (jobs.end(job_id, timeout_s=wait) if wait else jobs.get(job_id))
         return _result_answer(job, schemas)
-
-    @routes.delete(
-        "/jobs/{job_id}",
-        summary="Erase a job.",
-        status_code=204,
-        response_class=Response,
-        responses={**openapi.problems(errors.JobNotFound, errors.JobGone)},
-    )
-    async def erase(job_id: str, service: ServiceDep) -> Response:
-        """Its picture, its files and its result go at once; what still runs or waits comes to nothing."""
-        if await service.jobs.erase(job_id):
-            await to_thread.run_sync(removed, partial(service.storage.erase, job_id))
-        return Response(status_code=204)
 
     return routes
 
