@@ -94,6 +94,7 @@ DETAILS: dict[type[AppError], str] = {
     errors.ModelUnavailable: "The model of classify does not load. Tell the operator, or try later.",
     errors.InternalError: errors.InternalError.SENTENCE,
     errors.BrokerUnavailable: errors.BrokerUnavailable.SENTENCE,
+    errors.ServiceStopping: errors.ServiceStopping.SENTENCE,
 }
 
 
