@@ -21,9 +21,9 @@ from app import keys
 logger = logging.getLogger(__name__)
 
 #: A quiet connection is asked for a sign of life this often.
-_PING_EVERY_S = 0.4
+_PING_EVERY_S = 0.25
 #: One that has been silent this long is given up.
-_SILENCE_S = 1.2
+_SILENCE_S = 1.0
 _RECONNECT_AFTER_S = 0.2
 
 
