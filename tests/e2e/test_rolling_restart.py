@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from tests.processes import Installation, Process, free_port, installation, wait_for
 
 CLIENTS = 4
+ASKED_EVERY_S = 1
 
 
 class Load:
@@ -42,8 +44,8 @@ class Load:
                 thread.join()
 
     def _run(self, number: int) -> None:
-        apis = {port: httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) for port in self._ports}
-        turns = itertools.islice(itertools.cycle(apis.values()), number, None)
+        apis = [_Api(port) for port in self._ports]
+        turns = itertools.islice(itertools.cycle(apis), number, None)
         lengths = itertools.islice(itertools.cycle((0, 0.1, 0, 1.5)), number, None)
         try:
             for seconds in lengths:
@@ -51,10 +53,10 @@ class Load:
                     return
                 self._submit_and_follow(turns, seconds)
         finally:
-            for api in apis.values():
-                api.close()
+            for api in apis:
+                api.http.close()
 
-    def _submit_and_follow(self, turns: Iterator[httpx.Client], seconds: float) -> None:
+    def _submit_and_follow(self, turns: Iterator["_Api"], seconds: float) -> None:
         files, options = {"file": ("picture", self._picture)}, {"seconds": str(seconds)}
         answer = self._ask(turns, "POST", "/sleep", files=files, data=options)
         if answer is None or answer.status_code != 202:
@@ -69,12 +71,12 @@ class Load:
         if answer is not None and answer.status_code == 200:
             self.completed.add(job_id)
 
-    def _ask(self, turns: Iterator[httpx.Client], method: str, path: str, **sent: object) -> httpx.Response | None:
-        api = next(api for api in turns if _is_ready(api))
+    def _ask(self, turns: Iterator["_Api"], method: str, path: str, **sent: object) -> httpx.Response | None:
+        api = next(api for api in turns if api.is_ready())
         try:
-            answer = api.request(method, path, **sent)  # type: ignore[arg-type]
+            answer = api.http.request(method, path, **sent)  # type: ignore[arg-type]
         except httpx.TransportError as error:
-            self.failures.append(f"{method} {path} at {api.base_url}: {error!r}")
+            self.failures.append(f"{method} {path} at {api.http.base_url}: {error!r}")
             return None
         self.answers[answer.status_code] += 1
         if answer.status_code not in (200, 202, 503):
@@ -82,10 +84,23 @@ class Load:
         return answer
 
 
-def _is_ready(api: httpx.Client) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return api.get("/health/ready").status_code == 200
-    return False
+class _Api:
+    """One API, as a balancer sees it, which asks now and then whether it is ready."""
+
+    def __init__(self, port: int) -> None:
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        self._was_ready_s = 0.0
+
+    def is_ready(self) -> bool:
+        """Whether it is, or was a moment ago."""
+        now = time.monotonic()
+        if now < self._was_ready_s + ASKED_EVERY_S:
+            return True
+        with contextlib.suppress(httpx.TransportError):
+            if self.http.get("/health/ready").status_code == 200:
+                self._was_ready_s = now
+                return True
+        return False
 
 
 @pytest.fixture
