@@ -45,12 +45,15 @@ async def test_who_waited_in_vain_waits_less_until_something_is_answered(patient
 
 
 async def test_a_pipeline_is_given_up_like_a_command(patient: PatientRedis, wire: Wire) -> None:
-    wire.loss = Loss.HELD
-    began = time.monotonic()
-    with pytest.raises(redis.TimeoutError):
+    async def execute() -> None:
         async with patient.patience(), patient.pipeline(transaction=False) as pipeline:
             pipeline.get("colour")
             await pipeline.execute()
+
+    wire.loss = Loss.HELD
+    began = time.monotonic()
+    with pytest.raises(redis.TimeoutError):
+        await execute()
 
     assert time.monotonic() - began < 1.7
 

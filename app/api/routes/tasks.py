@@ -1,5 +1,6 @@
 """Submitting work: one address for each task, all made the same way."""
 
+import asyncio
 import logging
 import re
 import uuid
@@ -142,6 +143,8 @@ async def _end(service: Service, job: Job, *, timeout_s: float) -> Job:
         return await service.jobs.end(job.record.job_id, timeout_s=timeout_s)
     except (RedisError, AppError) as error:
         logger.warning("job %s could not be waited for: %s", job.record.job_id, error)
+    except asyncio.CancelledError:  # the server stops, and lets nobody wait any longer
+        logger.info("job %s is no longer waited for", job.record.job_id)
     return job
 
 
