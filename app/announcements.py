@@ -4,12 +4,14 @@ A worker's keeper writes an announcement every few seconds under a key that expi
 workers that are alive. With it goes a longer memory of each task: that somebody takes its jobs, and by which labels.
 """
 
+import contextlib
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, cast
 
 import redis
 import redis.asyncio as aioredis
 from pydantic import BaseModel, ConfigDict, TypeAdapter
+from redis.exceptions import ResponseError
 
 from app import keys
 from app.schemas import ModelInfo
@@ -95,7 +97,8 @@ async def live_workers(client: aioredis.Redis) -> list[Announcement]:
     values = await client.mget([keys.worker(name) for name in names])
     silent = [name for name, value in zip(names, values, strict=True) if value is None]
     if silent:
-        await client.srem(keys.WORKERS, *silent)
+        with contextlib.suppress(ResponseError):  # a Redis that refuses to write keeps the names
+            await client.srem(keys.WORKERS, *silent)
     return [Announcement.model_validate_json(value) for value in values if value is not None]
 
 

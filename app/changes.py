@@ -7,22 +7,23 @@ once, since a wake-up may have been missed.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import AsyncIterator
 
 import redis.asyncio as aioredis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from app import keys
 
 logger = logging.getLogger(__name__)
 
 #: A quiet connection is asked for a sign of life this often.
-_PING_EVERY_S = 0.4
+_PING_EVERY_S = 0.25
 #: One that has been silent this long is given up.
-_SILENCE_S = 1.2
+_SILENCE_S = 1.0
 _RECONNECT_AFTER_S = 0.2
 
 
@@ -32,9 +33,13 @@ class Watch:
     def __init__(self) -> None:
         self._changed = asyncio.Event()
         self._broken = False
+        self._released = False
 
     async def wait(self, *, timeout_s: float) -> bool:
-        """Wait for the next change. False if none came in time; raises `redis.ConnectionError` if one may be lost."""
+        """Wait for the next change. Raises `redis.ConnectionError` if one may be lost.
+
+        False if none came in time, or nobody is to wait any longer.
+        """
         try:
             async with asyncio.timeout(timeout_s):
                 await self._changed.wait()
@@ -42,12 +47,19 @@ class Watch:
             return False
         if self._broken:
             raise RedisConnectionError("the connection that carries wake-ups broke")
+        if self._released:
+            return False
         self._changed.clear()
         return True
 
     def wake(self, *, broken: bool = False) -> None:
         """End the wait."""
         self._broken = self._broken or broken
+        self._changed.set()
+
+    def release(self) -> None:
+        """End this wait and those to come, as if their time were up."""
+        self._released = True
         self._changed.set()
 
 
@@ -58,6 +70,7 @@ class Changes:
         self._redis = redis
         self._watches: dict[str, set[Watch]] = {}
         self._connected = asyncio.Event()
+        self._released = False
         self._stopping = False
 
     @contextlib.asynccontextmanager
@@ -82,6 +95,8 @@ class Changes:
             raise RedisConnectionError("there is no connection for wake-ups") from None
         channel, watch = keys.change(job_id), Watch()
         self._watches.setdefault(channel, set()).add(watch)
+        if self._released:
+            watch.release()
         try:
             yield watch
         finally:
@@ -89,6 +104,12 @@ class Changes:
             watches.discard(watch)
             if not watches:
                 del self._watches[channel]
+
+    def release(self) -> None:
+        """Let nobody wait any longer, neither those who wait now nor those who come."""
+        self._released = True
+        for watch in itertools.chain.from_iterable(self._watches.values()):
+            watch.release()
 
     async def _run(self) -> None:
         while not self._stopping:
@@ -108,7 +129,10 @@ class Changes:
             await pubsub.psubscribe(keys.change("*"))
             heard = time.monotonic()
             while not self._stopping:
-                message = await pubsub.get_message(timeout=_PING_EVERY_S)
+                try:
+                    message = await pubsub.get_message(timeout=_PING_EVERY_S)
+                except ResponseError:  # a Redis that cannot save refuses even a ping, but it lives
+                    message = {"type": "refusal"}
                 now = time.monotonic()
                 if message is not None:
                     heard = now

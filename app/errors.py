@@ -213,6 +213,17 @@ class QueueFull(AppError):
         self.retry_after_s = retry_after_s
 
 
+class ServiceStopping(AppError):
+    """The process that was to answer stops; another one takes the next request."""
+
+    code = "service_stopping"
+    http_status = 503
+    title = "The service is stopping"
+    retryable = True
+    retry_after_s = 1
+    SENTENCE: ClassVar[str] = "The request was not finished before this server had to stop. Send it again."
+
+
 class ModelUnavailable(AppError):
     """No worker can do this task, or none has the model that was asked for."""
 

@@ -127,9 +127,11 @@ class Installation:
         self._processes: list[Process] = []
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=10)
 
-    def start_api(self, module: str = "tests.fake_api") -> Process:
-        process = self._start([sys.executable, "-m", module], log="api.log")
-        wait_for(lambda: self._get("/health/live"), what="the API's answer")
+    def start_api(self, module: str = "tests.fake_api", *, port: int | None = None) -> Process:
+        """Start an API, on a port of its own if there are to be several, and wait until it answers."""
+        port = port or self.port
+        process = self._start([sys.executable, "-m", module], log=f"api-{port}.log", API_PORT=str(port))
+        wait_for(lambda: _lives(f"http://127.0.0.1:{port}"), timeout_s=60, what="the API's answer")
         return process
 
     def start_worker(self, module: str = "tests.fake_worker", *, name: str = "one", **settings: str) -> Process:
@@ -192,10 +194,11 @@ class Installation:
         answer = self.http.get("/health/ready")
         return answer.status_code == 200 and not answer.json()["reasons"]
 
-    def _get(self, path: str) -> bool:
-        with contextlib.suppress(httpx.TransportError):
-            return self.http.get(path).is_success
-        return False
+
+def _lives(url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"{url}/health/live").is_success
+    return False
 
 
 @contextlib.contextmanager

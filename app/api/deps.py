@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-import redis.asyncio as aioredis
 from fastapi import Depends, Request
 
+from app.api.draining import Draining
+from app.api.patience import PatientRedis
 from app.availability import Availability
 from app.config import Settings
 from app.jobs import Jobs
@@ -17,10 +18,11 @@ class Service:
     """The parts of a running API process."""
 
     settings: Settings
-    redis: aioredis.Redis
+    redis: PatientRedis
     storage: Storage
     jobs: Jobs
     availability: Availability
+    draining: Draining
 
 
 def get_service(request: Request) -> Service:

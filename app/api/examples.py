@@ -109,6 +109,7 @@ DETAILS: dict[type[AppError], str] = {
     errors.DiskFull: errors.DiskFull.SENTENCE,
     errors.InternalError: errors.InternalError.SENTENCE,
     errors.BrokerUnavailable: errors.BrokerUnavailable.SENTENCE,
+    errors.ServiceStopping: errors.ServiceStopping.SENTENCE,
 }
 
 

@@ -7,20 +7,18 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
-import redis.asyncio as aioredis
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app import tasks
 from app.api import errors
 from app.api.deps import Service
+from app.api.draining import Draining, DrainingMiddleware
 from app.api.openapi import result_schema, with_nulls, without_validation_errors
+from app.api.patience import connect
 from app.api.routes import batches, control, files, jobs, listing, service
 from app.api.routes import tasks as task_routes
 from app.availability import Availability
@@ -33,7 +31,6 @@ from app.storage import Storage
 
 _DESCRIPTION = "Post an image, get a job id in milliseconds, watch its progress, fetch the result."
 _VERSION = "0.1.0"
-_CONNECTIONS = 64
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -41,9 +38,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or get_settings()
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        redis = _connect(settings)
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        redis = connect(settings.broker_url)
         changes = Changes(redis)
+        draining = Draining(changes)
         messages = Messages(CeleryApp(settings))
         app.state.service = Service(
             settings=settings,
@@ -51,36 +49,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             storage=Storage(settings.storage_root),
             jobs=Jobs(redis=redis, messages=messages, changes=changes, settings=settings),
             availability=Availability(redis),
+            draining=draining,
         )
         async with changes.listening():
-            yield
+            yield {"draining": draining}
         await redis.aclose()
 
     app = FastAPIOffline(
         title="Darkroom", version=_VERSION, description=_DESCRIPTION, lifespan=lifespan, redirect_slashes=False
     )
     errors.add_handlers(app)
+    app.add_middleware(DrainingMiddleware)
     for part in (task_routes, batches, jobs, listing, control, files, service):
         app.include_router(part.router(tasks.TASKS, settings))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
-
-
-def _connect(settings: Settings) -> aioredis.Redis:
-    """A client that gives up within two seconds, and tries once more only where the connection was merely stale.
-
-    A call that finds all connections busy waits for one: many waiters may wake at once.
-    """
-    pool = aioredis.BlockingConnectionPool.from_url(
-        settings.broker_url,
-        max_connections=_CONNECTIONS,
-        timeout=0.8,
-        decode_responses=True,
-        socket_timeout=1,
-        socket_connect_timeout=0.8,
-        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-    )
-    return aioredis.Redis.from_pool(pool)
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

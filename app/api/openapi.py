@@ -21,7 +21,7 @@ Responses = dict[int | str, dict[str, Any]]
 def problems(*kinds: type[AppError]) -> Responses:
     """The error answers of a call; errors that share a status become examples of one answer."""
     responses: Responses = {}
-    always: tuple[type[AppError], ...] = (errors.BrokerUnavailable, errors.InternalError)
+    always: tuple[type[AppError], ...] = (errors.BrokerUnavailable, errors.ServiceStopping, errors.InternalError)
     for kind in (*kinds, *always):
         of_job = kind in (errors.JobFailed, errors.JobCancelled)
         response = responses.setdefault(kind.http_status, {"description": kind.title, "content": {PROBLEM_JSON: {}}})

@@ -14,6 +14,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _fruitless_bytes = 0
     _fruitful = False
+    _in_head = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect the head of the first request; later ones are bounded by the keep-alive timeout."""
@@ -33,8 +34,19 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._fruitless_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"The request's head is longer than {_MAX_HEAD_BYTES} bytes.")
 
+    def shutdown(self) -> None:
+        """Close the connection with its last answer, at once if it is idle; a request whose head comes is answered."""
+        if not self._in_head:
+            super().shutdown()
+
+    def on_message_begin(self) -> None:
+        """A head has begun."""
+        self._in_head = True
+        super().on_message_begin()
+
     def on_headers_complete(self) -> Any:
         """A head has ended."""
+        self._in_head = False
         self._fruitful = True
         self._deadline.cancel()
         return super().on_headers_complete()

@@ -265,3 +265,17 @@ async def test_waiting_works_however_often_its_connection_breaks(
     async with asyncio.timeout(10):
         while (await http.get(f"/result/{job_id}?wait=5")).status_code != 200:  # noqa: ASYNC110  # until it is connected
             await asyncio.sleep(0.1)
+
+
+async def test_nobody_waits_once_the_process_stops(application: FastAPI, http: httpx.AsyncClient) -> None:
+    job_id = await submit(http)
+    waiting = [asyncio.create_task(http.get(f"/{call}/{job_id}?wait=60")) for call in ("status", "result")]
+    await waited_for(application, job_id)
+
+    application.state.service.draining.begin()
+
+    async with asyncio.timeout(10):
+        answers = [*await asyncio.gather(*waiting), await http.get(f"/result/{job_id}?wait=60")]
+    assert [answer.status_code for answer in answers] == [200, 202, 202]
+    assert {answer.headers["connection"] for answer in answers} == {"close"}
+    assert (await http.get("/health/ready")).status_code == 503

@@ -2,6 +2,7 @@
 
 import re
 
+from app.api.draining import FINISH_S, NOTICE_S
 from app.broker import SOFT_SHUTDOWN_S
 from app.config import Settings
 from tests.processes import ROOT
@@ -30,3 +31,9 @@ def test_a_stopping_worker_is_given_its_grace() -> None:
     (grace,) = re.findall(r"stop_grace_period: (\d+)s.*running jobs", COMPOSE)
 
     assert int(grace) >= SOFT_SHUTDOWN_S + 10
+
+
+def test_a_stopping_api_is_given_its_grace() -> None:
+    (grace,) = re.findall(r"stop_grace_period: (\d+)s.*open requests", COMPOSE)
+
+    assert int(grace) >= NOTICE_S + FINISH_S + 5

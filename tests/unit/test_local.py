@@ -1,12 +1,16 @@
 """The local mode, as far as it can be seen without starting it."""
 
 import contextlib
+import io
+import re
 import socket
 from pathlib import Path
 
 import pytest
 
 from app import local
+from app.api.draining import FINISH_S, NOTICE_S
+from app.broker import SOFT_SHUTDOWN_S
 from app.config import Settings
 from tests.processes import free_port
 
@@ -42,6 +46,15 @@ def test_redis_keeps_what_it_is_given(tmp_path: Path) -> None:
     assert argv[argv.index("--appendonly") + 1] == "yes"
     assert argv[argv.index("--maxmemory-policy") + 1] == "noeviction"
     assert argv[argv.index("--bind") + 1] == "127.0.0.1"
+
+
+def test_what_stops_is_given_its_time(tmp_path: Path) -> None:
+    configuration = io.StringIO()
+
+    local.Supervisor(settings(tmp_path))._write_configuration(configuration)
+
+    waits = {int(seconds) for seconds in re.findall(r"stopwaitsecs = (\d+)", configuration.getvalue())}
+    assert min(waits) >= max(SOFT_SHUTDOWN_S + 10, NOTICE_S + FINISH_S + 5)
 
 
 def test_without_a_redis_on_the_path_the_packaged_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ _UNHEALTHY = {
     "workers_available": 0,
     "reasons": ["No worker has announced itself."],
 }
+_STOPPING = "This process is stopping; ask another."
 _MODELS = {
     "models": [
         {
@@ -77,7 +78,10 @@ def router(tasks: tuple[Task[Any], ...], settings: Settings) -> APIRouter:
         responses={200: openapi.answer("Ready.", _HEALTHY), 503: unhealthy},
     )
     async def ready(service: ServiceDep) -> Response:
-        """503 until Redis answers and a worker has loaded a model; `reasons` names the tasks that still lack theirs."""
+        """503 until Redis answers and a worker has loaded a model, and once this process stops.
+
+        `reasons` names the tasks that still lack their model.
+        """
         document = await _health(service, tasks)
         return JSONResponse(document.model_dump(mode="json"), status_code=200 if document.status == "ok" else 503)
 
@@ -123,10 +127,17 @@ def _reports(task: Task[Any], workers: list[Announcement]) -> dict[str, LoadRepo
 
 
 async def _health(service: Service, tasks: tuple[Task[Any], ...]) -> Health:
+    health = await _seen(service, tasks)
+    if service.draining.begun:
+        return health.model_copy(update={"status": "unavailable", "reasons": [_STOPPING, *health.reasons]})
+    return health
+
+
+async def _seen(service: Service, tasks: tuple[Task[Any], ...]) -> Health:
     now = datetime.now(UTC)
     try:
         workers = await announcements.live_workers(service.redis)
-        async with service.redis.pipeline(transaction=False) as pipeline:
+        async with service.redis.patience(), service.redis.pipeline(transaction=False) as pipeline:
             for task in tasks:
                 for priority in Priority:
                     pipeline.llen(keys.lane(task.name, priority))

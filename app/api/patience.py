@@ -1,0 +1,57 @@
+"""A client of Redis that waits no longer for it than our own clients shall wait for us."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+#: For all that a command may need: a free connection, its opening, a second try where it was merely stale, the answer.
+_PATIENCE_S = 1.2
+#: After one that was in vain, until another succeeds: a request may need several.
+_LITTLE_PATIENCE_S = 0.5
+#: A command that finds them all busy waits for one: many waiters may wake at once.
+_CONNECTIONS = 64
+
+
+def connect(url: str) -> "PatientRedis":
+    """A client that decodes; it connects when it is used."""
+    pool = aioredis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=_CONNECTIONS,
+        timeout=_PATIENCE_S,
+        decode_responses=True,
+        socket_timeout=_PATIENCE_S,
+        socket_connect_timeout=_PATIENCE_S,
+        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+    )
+    return cast("PatientRedis", PatientRedis.from_pool(pool))
+
+
+class PatientRedis(aioredis.Redis):
+    """Gives commands up in time. Pipelines are to be executed under `patience`."""
+
+    _in_vain = False
+
+    @contextlib.asynccontextmanager
+    async def patience(self) -> AsyncIterator[None]:
+        """Raises `redis.TimeoutError` for what takes too long."""
+        try:
+            async with asyncio.timeout(_LITTLE_PATIENCE_S if self._in_vain else _PATIENCE_S):
+                yield
+        except (TimeoutError, RedisConnectionError, RedisTimeoutError) as error:
+            self._in_vain = True
+            if isinstance(error, TimeoutError):
+                raise RedisTimeoutError("Redis did not answer in time") from None
+            raise
+        self._in_vain = False
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command, and give its answer. Raises `redis.RedisError`."""
+        async with self.patience():
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
