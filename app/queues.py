@@ -22,7 +22,7 @@ from app.errors import AppError, NotFailed, QueueFull, WorkerCrashed
 from app.idempotency import Claim, Claimed
 from app.priority import Priority
 from app.registry import JobRecord, NewJob, Reading, lives_ms, reading
-from app.states import State
+from app.states import State, Status
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,15 @@ def reap(client: redis.Redis, *, older_than_s: int) -> int:
 def forget(client: redis.Redis, job_ids: Sequence[str]) -> None:
     """Take jobs out of every index whose time is over and whose files have gone."""
     scripts.call(client, "forget", ids=list(job_ids))
+
+
+def prune(client: redis.Redis) -> None:
+    """Take jobs out of the lists whose records vanished before they were forgotten: no worker did the chores then."""
+    for task in tasks.TASKS:
+        for status in (*Status, keys.DEAD):
+            index, cursor = f"{task.name}:{status}", ""
+            while cursor is not None:
+                cursor = scripts.call(client, "prune", index=index, cursor=cursor or None)
 
 
 def _lanes() -> list[dict[str, str]]:

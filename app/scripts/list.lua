@@ -21,6 +21,6 @@ end)
 
 local said = {}
 for place = 1, math.min(#members, given.limit) do
-  said[place] = {members[place], read(string.sub(members[place], 15))}
+  said[place] = {members[place], read(job_of(members[place]))}
 end
 return said

@@ -4,8 +4,8 @@
 -- of it: 'published', 'condemned', 'cancelled', 'ended', 'gone', or 'kept' where it is.
 
 local run, why = given.run, given.why
-local task, priority, number, over, cancel_at = fields(run, 'task', 'priority', 'number', 'over', 'cancel_at')
-local holder = redis.call('GET', key.run .. run)
+local task, priority, number, over, cancel_at, process =
+  fields(run, 'task', 'priority', 'number', 'over', 'cancel_at', 'process')
 local waiting = waits(run)
 local set_aside = redis.call('ZSCORE', key.retries, run)
 
@@ -14,7 +14,7 @@ if why == 'due' then
 elseif why == 'lost' then
   local lease = redis.call('ZSCORE', key.leases, run)
   if not lease or tonumber(lease) > now then return 'kept' end
-elseif holder and holder ~= given.token then
+elseif process and process ~= given.token then
   return 'kept'
 end
 

@@ -59,7 +59,11 @@ end
 local function follow(id, run)
   redis.call('HSET', key.job .. id, 'run_id', run)
   redis.call('SADD', key.followers .. run, id)
-  redis.call('PEXPIREAT', key.followers .. run, now + lives.open)
+  -- What belongs to the run stays as long as the last that joined may need it.
+  local moment = math.max(now + lives.open, tonumber(redis.call('ZSCORE', key.expiring, run) or 0))
+  redis.call('PEXPIREAT', key.followers .. run, moment)
+  redis.call('PEXPIREAT', key.meta .. run, moment)
+  record_until(run, moment)
 end
 
 local said = {}
@@ -74,8 +78,8 @@ for place, job in ipairs(given.jobs) do
   live_until(id, now + lives.open)
   list(id, 'pending')
   if plan.ended then
-    local submitted_at, finished_at = fields(plan.run, 'submitted_at', 'finished_at')
-    redis.call('HSET', key.job .. id, 'cached', 1, 'total_ms', finished_at - submitted_at)
+    local submitted_at, over_at = fields(plan.run, 'submitted_at', 'over_at')
+    redis.call('HSET', key.job .. id, 'cached', 1, 'total_ms', over_at - submitted_at)
     end_job(id, 'SUCCESS', redis.call('GET', key.meta .. plan.run))
   elseif plan.run then
     follow(id, plan.run)

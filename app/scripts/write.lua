@@ -6,17 +6,15 @@ local run, state, value, token = given.run, given.state, given.value, given.toke
 local lock = key.run .. run
 
 if redis.call('EXISTS', key.job .. run) == 0 then return {'gone'} end
+local over, cancel_at, process = fields(run, 'over', 'cancel_at', 'process')
+if over then return {'ended'} end
+if not cancel_at and not wanted(run) then return {'gone'} end
 local holder = redis.call('GET', lock)
 if holder and holder ~= token then return {'held'} end
-if fields(run, 'over') then return {'ended'} end
-local cancelled = fields(run, 'cancel_at')
-if not cancelled and not wanted(run) then return {'gone'} end
--- A run whose lock has run out is still its process's while it has its lease, as nobody has been given it since. Celery
--- itself writes without a token what fails before it starts.
-if state ~= 'STARTED' and not holder and token ~= '' and not redis.call('ZSCORE', key.leases, run) then
-  return {'held'}
-end
-if cancelled then
+-- A run is its process's though its lock has run out, until another has been given it. Without a token writes who ends
+-- what has not started.
+if state ~= 'STARTED' and (process or '') ~= token then return {'held'} end
+if cancel_at then
   end_run(run, 'REVOKED', revoked(run))
   return {'cancelled'}
 end
@@ -45,7 +43,7 @@ local function start()
   -- A lock that is ours already: the answer to this very start was lost.
   if not holder then redis.call('HINCRBY', key.job .. run, 'attempts', 1) end
   redis.call('SET', lock, token, 'PX', LOCK_TTL)
-  redis.call('HSET', key.job .. run, 'started_at', now, 'updated_at', now)
+  redis.call('HSET', key.job .. run, 'process', token, 'started_at', now, 'updated_at', now)
   redis.call('HDEL', key.job .. run, 'retry_at')
   redis.call('ZADD', key.leases, now + LOCK_TTL, run)
   redis.call('ZREM', key.retries, run)

@@ -44,6 +44,7 @@ class Chores(Rounds):
             Periodic(1, lambda: end_overdue(app)),
             Periodic(5, lambda: erase_expired(app, storage)),
             Periodic(30, lambda: queues.reap(app.redis, older_than_s=_TAKEN_AGE_S)),
+            Periodic(60, lambda: queues.prune(app.redis)),
             Periodic(600, lambda: sweep(app.redis, storage)),
         ]
 
