@@ -27,8 +27,9 @@ def let_pass(client: redis.Redis, seconds: float) -> None:
             client.pexpire(name, left_ms - by_ms)
     for name in (keys.LEASES, keys.RETRIES, keys.EXPIRING):
         for member in client.zrange(name, 0, -1):
-            client.zincrby(name, -by_ms, member)
+            client.zincrby(name, -by_ms, str(member))
     for name in client.scan_iter(keys.job("*")):
         record = client.hgetall(name)
-        earlier = {field: max(0, int(record[field]) - by_ms) for field in _MOMENTS if field in record}
-        client.hset(name, mapping=earlier)
+        for field in _MOMENTS:
+            if field in record:
+                client.hset(name, field, max(0, int(record[field]) - by_ms))

@@ -14,7 +14,7 @@ from app.broker import CeleryApp
 from app.errors import InvalidImage, JobGone, TransientError
 from app.priority import Priority
 from app.queues import Requeued, Why
-from app.registry import Found, Leaving, lives_ms, now_ms, reading
+from app.registry import Found, Leaving, now_ms, reading
 from app.states import TERMINAL, State, Status, status_of
 from app.storage import Storage
 from app.worker import chores
@@ -259,7 +259,7 @@ class History:
         before = set(self._client.zrange(keys.LEASES, 0, -1))
         chores.publish_lost(self._celery, in_touch_s=60)
         for run_id in before - set(self._client.zrange(keys.LEASES, 0, -1)):
-            self._owners[run_id] = None
+            self._owners[str(run_id)] = None
         chores.end_overdue(self._celery)
         chores.erase_expired(self._celery, self._storage)
         queues.prune(self._client)

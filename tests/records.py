@@ -74,4 +74,5 @@ def read_job(client: redis.Redis, job_id: str) -> Job:
 
 def change(client: redis.Redis, job: NewJob, **fields: Any) -> None:
     """Make a record say what it would only say later, or after something went wrong."""
-    client.hset(keys.job(job.job_id), mapping=fields)
+    for name, value in fields.items():
+        client.hset(keys.job(job.job_id), name, value)

@@ -163,8 +163,10 @@ local function run_until(run, moment)
   end
 end
 
--- Ends a run and every job that it is for. Its answer is for later jobs too, unless it is `unlike` what they ask for.
-local function end_run(run, state, value, unlike)
+-- Ends a run and every job that it is for, as `dead` if it killed its processes. Its answer is for later jobs too, unless
+-- it is `unlike` what they ask for.
+local function end_run(run, state, value, how)
+  local dead, unlike = how and how.dead, how and how.unlike
   unhold(run)
   redis.call('HSET', key.job .. run, 'over', state, 'over_at', now)
   local attempts, started_at, digest, left, expires_at =
@@ -173,7 +175,7 @@ local function end_run(run, state, value, unlike)
     redis.call('HSET', key.job .. id, 'attempts', attempts or 0)
     if started_at then redis.call('HSET', key.job .. id, 'started_at', started_at) end
     end_job(id, state, value)
-    if given.dead then list_as_dead(id) end
+    if dead then list_as_dead(id) end
   end
   redis.call('DEL', key.followers .. run)
   -- A job that has left was told its own end; what its run gave is there for later jobs, unless it was erased.

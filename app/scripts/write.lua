@@ -16,7 +16,7 @@ if holder and holder ~= token then return {'held'} end
 if state ~= 'STARTED' and (process or '') ~= token then return {'held'} end
 if cancel_at then
   end_run(run, 'REVOKED', revoked(run))
-  return {'cancelled'}
+  return {fields(run, 'left') == 'ERASED' and 'gone' or 'cancelled'}
 end
 
 -- How long it takes from one start to the next, in ms, while the lane is never empty.
@@ -48,13 +48,15 @@ local function start()
   redis.call('ZADD', key.leases, now + LOCK_TTL, run)
   redis.call('ZREM', key.retries, run)
   run_until(run, now + lives.open)
-  local task, priority, number = fields(run, 'task', 'priority', 'number')
+  local task, priority, number, again = fields(run, 'task', 'priority', 'number', 'again')
   if redis.call('ZREM', waiting_key(task, priority), run) == 1 then
     keep_pace(task, priority)
-    if tonumber(number) > tonumber(lane_field(task, priority, 'started') or 0) then
+    -- Of one that was published again while it waited, this may be the first message: the lane has not come to its last.
+    if not again and tonumber(number) > tonumber(lane_field(task, priority, 'started') or 0) then
       set_lane_field(task, priority, 'started', number)
     end
   end
+  redis.call('HDEL', key.job .. run, 'again')
 end
 
 local function put_aside()
@@ -75,7 +77,7 @@ if STATUS[state] then
   local expected = fields(run, 'model_is')
   if state == 'SUCCESS' then learn_duration() end
   -- Of another model than it stands for, when a worker has a newer one: nobody else is to have it.
-  end_run(run, state, value, expected and expected ~= given.answered)
+  end_run(run, state, value, {unlike = expected and expected ~= given.answered})
   return {'stored'}
 end
 
