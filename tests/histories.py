@@ -229,7 +229,8 @@ class History:
         held = [Held(process.run_id, process.token) for process in processes]
         for process, verdict in zip(processes, self._celery.backend.renew(held), strict=True):
             mine = self._owners.get(process.run_id) == process.token
-            assert mine or verdict in (Verdict.HELD, Verdict.ENDED, Verdict.GONE), verdict
+            nobodys = self._owners.get(process.run_id) is None
+            assert mine or nobodys or verdict in (Verdict.HELD, Verdict.ENDED, Verdict.GONE), verdict
 
     def _any(self, processes: list[Process], *, leaving: bool = False) -> Process | None:
         if not processes:

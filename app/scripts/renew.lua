@@ -10,6 +10,12 @@ local function renew(run, token)
     redis.call('ZADD', key.leases, now + LOCK_TTL, run)
     return 'mine'
   end
+  if not process and waits(run) and redis.call('ZSCORE', key.leases, run) then
+    -- A process has the message and has not come to start it. One that has lost its run hears the same until another
+    -- starts it, and can do nothing with it.
+    redis.call('ZADD', key.leases, now + LOCK_TTL, run)
+    return 'mine'
+  end
   if process ~= token then return 'held' end
   redis.call('ZADD', key.leases, now + LOCK_TTL, run)
   redis.call('SET', key.run .. run, token, 'PX', LOCK_TTL)

@@ -203,7 +203,7 @@ def test_who_has_lost_a_run_writes_no_more(
     if since == "silent":
         let_pass(client, keys.LOCK_TTL_S + 1)
 
-    assert renew(backend, job) is Verdict.HELD
+    assert renew(backend, job) is (Verdict.MINE if since == "taken" else Verdict.HELD)
     assert write(backend, job, state) is Write.HELD
 
     assert client.get(keys.run(job.job_id)) == (OTHER if since == "running" else None)
@@ -224,6 +224,20 @@ def test_a_lease_is_renewed_for_who_holds_it_alone(backend: FencedBackend, clien
     let_pass(client, keys.LOCK_TTL_S + 1)
     assert renew(backend, job) is Verdict.MINE
     assert client.get(keys.run(job.job_id)) == MINE
+
+
+def test_a_message_is_held_until_its_process_comes_to_start_it(
+    backend: FencedBackend, client: redis.Redis, job: NewJob
+) -> None:
+    renew(backend, job, None)
+    let_pass(client, keys.LOCK_TTL_S - 1)
+
+    assert renew(backend, job) is Verdict.MINE
+
+    assert client.zscore(keys.LEASES, job.job_id) == pytest.approx(now_ms() + keys.LOCK_TTL_S * 1000, abs=2000)
+    assert not client.exists(keys.run(job.job_id)), "which is counted then"
+    assert start(backend, job) is Write.STORED
+    assert read(client, job.job_id).attempts == 1
 
 
 def test_a_worker_is_told_what_became_of_its_runs(
