@@ -104,7 +104,7 @@ def status_document(job: Job) -> StatusDocument:
         filename=record.filename,
         submitted_at=_moment(record.submitted_at),
         started_at=_moment(_own_start(record)),
-        updated_at=_moment(record.updated_at),
+        updated_at=_moment(max(record.updated_at, record.submitted_at)),
         finished_at=_moment(record.finished_at),
         expires_at=_moment(record.expires_at),
         error=_job_error(error),

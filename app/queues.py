@@ -188,10 +188,13 @@ def forget(client: redis.Redis, job_ids: Sequence[str]) -> None:
     scripts.call(client, "forget", ids=list(job_ids))
 
 
-def unlist(client: redis.Redis) -> int:
-    """Take some of the jobs out of the lists whose records have gone. Returns how many."""
-    indexes = [keys.listed(task.name, kind) for task in tasks.TASKS for kind in (*Status, keys.DEAD)]
-    return int(scripts.call(client, "unlist", indexes=indexes))
+def prune(client: redis.Redis) -> None:
+    """Take jobs out of the lists whose records vanished before they were forgotten: no worker did the chores then."""
+    for task in tasks.TASKS:
+        for status in (*Status, keys.DEAD):
+            index, cursor = f"{task.name}:{status}", ""
+            while cursor is not None:
+                cursor = scripts.call(client, "prune", index=index, cursor=cursor or None)
 
 
 def _lanes() -> list[dict[str, str]]:

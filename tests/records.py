@@ -7,7 +7,8 @@ import redis
 
 from app import keys, scripts
 from app.config import Settings
-from app.registry import ImageFacts, JobRecord, NewJob, lives_ms, now_ms
+from app.documents import Job
+from app.registry import Found, ImageFacts, JobRecord, Leaving, NewJob, lives_ms, now_ms, reading
 
 #: In place of a message, where nobody takes it.
 MESSAGE = "a message"
@@ -36,14 +37,16 @@ def record(**changes: Any) -> JobRecord:
     return JobRecord(**{**vars(new_job()), **times, **changes})
 
 
-def accept(client: redis.Redis, settings: Settings, job: NewJob | None = None, **sharing: str) -> NewJob:
-    """Write a job as a submission does, with a message that nobody can read. `sharing` are digest and model_is."""
+def accept(
+    client: redis.Redis, settings: Settings, job: NewJob | None = None, *, message: str = MESSAGE, **sharing: str
+) -> NewJob:
+    """Write a job as a submission does. `sharing` are digest and model_is."""
     job = job or new_job()
     said = scripts.call(
         client,
         "submit",
         task=job.task,
-        jobs=[{"fields": job.to_fields(), "message": MESSAGE, **sharing}],
+        jobs=[{"fields": job.to_fields(), "message": message, **sharing}],
         max_depth=settings.max_queue_depth,
         lives=lives_ms(settings),
     )
@@ -51,6 +54,25 @@ def accept(client: redis.Redis, settings: Settings, job: NewJob | None = None, *
     return job
 
 
+def leave(client: redis.Redis, settings: Settings, job_id: str, *, erase: bool = False) -> Leaving:
+    """Cancel or erase a job, as its client does."""
+    return Leaving(scripts.call(client, "cancel", id=job_id, erase=erase or None, lives=lives_ms(settings)))
+
+
+def redrive(client: redis.Redis, settings: Settings, job_id: str, *, message: str = MESSAGE) -> str:
+    """Queue a failed job again, as its client does. Returns what became of it."""
+    limits = {"max_depth": settings.max_queue_depth, "lives": lives_ms(settings)}
+    return str(scripts.call(client, "redrive", id=job_id, message=message, **limits)[0])
+
+
+def read_job(client: redis.Redis, job_id: str) -> Job:
+    """A job as its client sees it."""
+    found = reading(scripts.call(client, "read", ids=[job_id])[0])
+    assert isinstance(found, Found), found
+    return Job.join(found)
+
+
 def change(client: redis.Redis, job: NewJob, **fields: Any) -> None:
     """Make a record say what it would only say later, or after something went wrong."""
-    client.hset(keys.job(job.job_id), mapping=fields)
+    for name, value in fields.items():
+        client.hset(keys.job(job.job_id), name, value)

@@ -13,6 +13,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 #: For all that a command may need: a free connection, its opening, a second try where it was merely stale, the answer.
 _PATIENCE_S = 1.2
+#: A Redis that has answered another command so lately is there: it is this process that is busy, and catches up.
+_THERE_S = 0.6
+_LOOK_AGAIN_S = 0.2
+_MOST_PATIENCE_S = 10
 #: After one that was in vain, until another succeeds: a request may need several.
 _LITTLE_PATIENCE_S = 0.5
 #: A command that finds them all busy waits for one: many waiters may wake at once.
@@ -24,9 +28,9 @@ def connect(url: str) -> "PatientRedis":
     pool = aioredis.BlockingConnectionPool.from_url(
         url,
         max_connections=_CONNECTIONS,
-        timeout=_PATIENCE_S,
+        timeout=_MOST_PATIENCE_S,
         decode_responses=True,
-        socket_timeout=_PATIENCE_S,
+        socket_timeout=_MOST_PATIENCE_S,
         socket_connect_timeout=_PATIENCE_S,
         retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     )
@@ -37,19 +41,37 @@ class PatientRedis(aioredis.Redis):
     """Gives commands up in time. Pipelines are to be executed under `patience`."""
 
     _in_vain = False
+    _answered_s = 0.0
 
     @contextlib.asynccontextmanager
     async def patience(self) -> AsyncIterator[None]:
         """Raises `redis.TimeoutError` for what takes too long."""
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle
+
+        def look_after(seconds: float) -> None:
+            nonlocal timer
+            timer = loop.call_later(seconds, look)
+
+        def look() -> None:
+            if loop.time() - self._answered_s < _THERE_S:
+                look_after(_LOOK_AGAIN_S)
+            else:
+                limit.reschedule(loop.time())
+
+        look_after(_LITTLE_PATIENCE_S if self._in_vain else _PATIENCE_S)
         try:
-            async with asyncio.timeout(_LITTLE_PATIENCE_S if self._in_vain else _PATIENCE_S):
+            async with asyncio.timeout(_MOST_PATIENCE_S) as limit:
                 yield
         except (TimeoutError, RedisConnectionError, RedisTimeoutError) as error:
             self._in_vain = True
             if isinstance(error, TimeoutError):
                 raise RedisTimeoutError("Redis did not answer in time") from None
             raise
+        finally:
+            timer.cancel()
         self._in_vain = False
+        self._answered_s = loop.time()
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command, and give its answer. Raises `redis.RedisError`."""

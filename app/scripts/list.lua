@@ -37,7 +37,7 @@ local function walk(bound, newest_first, count)
     local members = merged(bound, newest_first, lacking)
     for place = 1, math.min(#members, lacking) do
       local member = members[place]
-      local one = read(string.sub(member, 15))
+      local one = read(job_of(member))
       if one[1] == 'job' then
         places[#places + 1], said[#said + 1] = member, one
       else

@@ -1,5 +1,7 @@
 -- What all scripts share. A run has the id of the job that began it, and lives in that job's record; jobs that joined
 -- it follow. A job that left its run to its followers says so in `left`, and the record goes on for the run alone.
+-- `process` is the token of the process that runs it: from its start until it ends, is put aside or published again. The
+-- lock keeps others out that long, if its worker is heard of; `process` says whose it is when the lock has run out.
 
 local given = cjson.decode(ARGV[1])
 local clock = redis.call('TIME')
@@ -68,15 +70,25 @@ local function unhold(run)
   redis.call('ZREM', key.retries, run)
   redis.call('ZREM', key.leases, run)
   redis.call('DEL', key.run .. run)
+  redis.call('HDEL', key.job .. run, 'process')
 end
 
 -- Jobs
+
+-- What a list holds of a job: texts that sort by submission.
+local function member_of(submitted_at, id)
+  return string.format('%013d:%s', submitted_at, id)
+end
+
+local function job_of(member)
+  return string.sub(member, 15)
+end
 
 -- Lists a job under a status, and no longer under the one before; under none, when there is none.
 local function list(id, status)
   local task, submitted_at, listed, dead = fields(id, 'task', 'submitted_at', 'listed', 'dead')
   if not task or listed == status then return end
-  local member = string.format('%013d:%s', submitted_at, id)
+  local member = member_of(submitted_at, id)
   if listed then redis.call('ZREM', key.listed .. task .. ':' .. listed, member) end
   if dead then
     redis.call('ZREM', key.listed .. task .. ':' .. key.dead, member)
@@ -92,7 +104,7 @@ end
 
 local function list_as_dead(id)
   local task, submitted_at = fields(id, 'task', 'submitted_at')
-  redis.call('ZADD', key.listed .. task .. ':' .. key.dead, 0, string.format('%013d:%s', submitted_at, id))
+  redis.call('ZADD', key.listed .. task .. ':' .. key.dead, 0, member_of(submitted_at, id))
   redis.call('HSET', key.job .. id, 'dead', 1)
 end
 
@@ -121,26 +133,32 @@ end
 
 -- Runs
 
--- The jobs that a run is for, the one whose it is among them unless it has left.
+-- The jobs that a run is for: its own unless it has left, and its followers; not those whose time is over.
 local function subscribers(run)
-  local ids = redis.call('SMEMBERS', key.followers .. run)
-  if not fields(run, 'left') then ids[#ids + 1] = run end
+  local ids = {}
+  local function add(id)
+    local expires_at = fields(id, 'expires_at')
+    if expires_at and tonumber(expires_at) > now then ids[#ids + 1] = id end
+  end
+  if not fields(run, 'left') then add(run) end
+  for _, id in ipairs(redis.call('SMEMBERS', key.followers .. run)) do add(id) end
   return ids
 end
 
 -- Whether anybody still wants what a run gives.
 local function wanted(run)
-  for _, id in ipairs(subscribers(run)) do
-    local expires_at = fields(id, 'expires_at')
-    if expires_at and tonumber(expires_at) > now then return true end
-  end
-  return false
+  return #subscribers(run) > 0
+end
+
+-- Keeps the record of a run, and the upload that it names.
+local function record_until(run, moment)
+  if fields(run, 'left') then keep_until(run, moment) else live_until(run, moment) end
 end
 
 -- Keeps a run and its jobs, and what else is there for them.
 local function run_until(run, moment)
   for _, id in ipairs(subscribers(run)) do live_until(id, moment) end
-  if fields(run, 'left') then keep_until(run, moment) end
+  record_until(run, moment)
   redis.call('PEXPIREAT', key.followers .. run, moment)
   local digest = fields(run, 'digest')
   if digest and redis.call('GET', key.same .. digest) == run then
@@ -148,8 +166,10 @@ local function run_until(run, moment)
   end
 end
 
--- Ends a run and every job that it is for. Its answer is for later jobs too, unless it is `unlike` what they ask for.
-local function end_run(run, state, value, unlike)
+-- Ends a run and every job that it is for, as `dead` if it killed its processes. Its answer is for later jobs too, unless
+-- it is `unlike` what they ask for.
+local function end_run(run, state, value, how)
+  local dead, unlike = how and how.dead, how and how.unlike
   unhold(run)
   redis.call('HSET', key.job .. run, 'over', state, 'over_at', now)
   local attempts, started_at, digest, left, expires_at =
@@ -158,7 +178,7 @@ local function end_run(run, state, value, unlike)
     redis.call('HSET', key.job .. id, 'attempts', attempts or 0)
     if started_at then redis.call('HSET', key.job .. id, 'started_at', started_at) end
     end_job(id, state, value)
-    if given.dead then list_as_dead(id) end
+    if dead then list_as_dead(id) end
   end
   redis.call('DEL', key.followers .. run)
   if left then
@@ -192,7 +212,7 @@ end
 
 -- Nobody wants a run any more: it is ended where it waits, and asked to end where it runs. True if it has ended.
 local function stop_run(run)
-  if redis.call('EXISTS', key.run .. run) == 1 or redis.call('ZSCORE', key.leases, run) and not waits(run) then
+  if fields(run, 'process') then
     redis.call('HSET', key.job .. run, 'cancel_at', now)
     return false
   end

@@ -4,15 +4,19 @@
 
 local function renew(run, token)
   if redis.call('EXISTS', key.job .. run) == 0 then return 'gone' end
-  local over, cancel_at = fields(run, 'over', 'cancel_at')
+  local over, cancel_at, process = fields(run, 'over', 'cancel_at', 'process')
   if over then return 'ended' end
   if not token then
     redis.call('ZADD', key.leases, now + LOCK_TTL, run)
     return 'mine'
   end
-  local holder = redis.call('GET', key.run .. run)
-  -- Without a lease it has been given to others, who may not have started it yet.
-  if holder and holder ~= token or not redis.call('ZSCORE', key.leases, run) then return 'held' end
+  if not process and waits(run) and redis.call('ZSCORE', key.leases, run) then
+    -- A process has the message and has not come to start it. One that has lost its run hears the same until another
+    -- starts it, and can do nothing with it.
+    redis.call('ZADD', key.leases, now + LOCK_TTL, run)
+    return 'mine'
+  end
+  if process ~= token then return 'held' end
   redis.call('ZADD', key.leases, now + LOCK_TTL, run)
   redis.call('SET', key.run .. run, token, 'PX', LOCK_TTL)
   if cancel_at then return 'cancelled' end

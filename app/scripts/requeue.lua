@@ -4,20 +4,27 @@
 -- of it: 'published', 'condemned', 'cancelled', 'ended', 'gone', or 'kept' where it is.
 
 local run, why = given.run, given.why
-local task, priority, number, over, cancel_at = fields(run, 'task', 'priority', 'number', 'over', 'cancel_at')
-local holder = redis.call('GET', key.run .. run)
+local task, priority, number, over, cancel_at, process =
+  fields(run, 'task', 'priority', 'number', 'over', 'cancel_at', 'process')
 local waiting = waits(run)
 local set_aside = redis.call('ZSCORE', key.retries, run)
 
-if why == 'due' then
-  if redis.call('ZREM', key.retries, run) == 0 then return 'kept' end
-elseif why == 'lost' then
-  local lease = redis.call('ZSCORE', key.leases, run)
-  if not lease or tonumber(lease) > now then return 'kept' end
-elseif holder and holder ~= given.token then
-  return 'kept'
+local function is_as_said()
+  if why == 'due' then return redis.call('ZREM', key.retries, run) == 1 end
+  if why == 'lost' then
+    local lease = redis.call('ZSCORE', key.leases, run)
+    return lease and tonumber(lease) <= now
+  end
+  return not process or process == given.token
 end
 
+-- Who had taken the message has put it back before it went, and it waits its turn.
+local function is_on_its_lane()
+  local passed = tonumber(lane_field(task, priority, 'started') or 0)
+  return waiting and tonumber(number) > passed and redis.call('LLEN', lane_key(task, priority)) > 0
+end
+
+if not is_as_said() then return 'kept' end
 if over or not task or not wanted(run) and not cancel_at then
   unhold(run)
   return task and 'ended' or 'gone'
@@ -27,23 +34,20 @@ if cancel_at then
   return 'cancelled'
 end
 redis.call('ZREM', key.leases, run)
-if why == 'lost' then
-  local passed = tonumber(lane_field(task, priority, 'started') or 0)
-  -- Its worker has gone before it started, and the message is where it was.
-  local on_lane = waiting and tonumber(number) > passed and redis.call('LLEN', lane_key(task, priority)) > 0
-  if on_lane or set_aside then return 'kept' end
-end
+
 if why ~= 'due' then
-  if set_aside then return 'kept' end
+  if set_aside or why == 'lost' and is_on_its_lane() then return 'kept' end
+  -- One that waits was not started by who is gone.
   if not waiting and why ~= 'given back' then
-    if redis.call('HINCRBY', key.job .. run, 'crashes', 1) >= given.max_crashes then
-      given.dead = true
-      end_run(run, 'FAILURE', given.failure)
+    local crashes = redis.call('HINCRBY', key.job .. run, 'crashes', 1)
+    if crashes >= given.max_crashes then
+      end_run(run, 'FAILURE', given.failure, {dead = true})
       return 'condemned'
     end
   end
-  -- It has been waited for already, and does not wait again behind those that came later.
   unhold(run)
+  if waiting then redis.call('HSET', key.job .. run, 'again', 1) end
+  -- It has been waited for already, and does not wait again behind those that came later.
   redis.call('HSET', key.job .. run, 'priority', HIGH)
   redis.call('DEL', key.meta .. run)
   for _, id in ipairs(subscribers(run)) do

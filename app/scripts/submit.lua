@@ -59,7 +59,11 @@ end
 local function follow(id, run)
   redis.call('HSET', key.job .. id, 'run_id', run)
   redis.call('SADD', key.followers .. run, id)
-  redis.call('PEXPIREAT', key.followers .. run, now + lives.open)
+  -- What belongs to the run stays as long as the last that joined may need it.
+  local moment = math.max(now + lives.open, tonumber(redis.call('ZSCORE', key.expiring, run) or 0))
+  redis.call('PEXPIREAT', key.followers .. run, moment)
+  redis.call('PEXPIREAT', key.meta .. run, moment)
+  record_until(run, moment)
 end
 
 local said = {}

@@ -6,17 +6,15 @@ local run, state, value, token = given.run, given.state, given.value, given.toke
 local lock = key.run .. run
 
 if redis.call('EXISTS', key.job .. run) == 0 then return {'gone'} end
+local over, cancel_at, process = fields(run, 'over', 'cancel_at', 'process')
+if over then return {'ended'} end
+if not cancel_at and not wanted(run) then return {'gone'} end
 local holder = redis.call('GET', lock)
 if holder and holder ~= token then return {'held'} end
-if fields(run, 'over') then return {'ended'} end
-local cancelled = fields(run, 'cancel_at')
-if not cancelled and not wanted(run) then return {'gone'} end
--- A run whose lock has run out is still its process's while it has its lease, as nobody has been given it since. Celery
--- itself writes without a token what fails before it starts.
-if state ~= 'STARTED' and not holder and token ~= '' and not redis.call('ZSCORE', key.leases, run) then
-  return {'held'}
-end
-if cancelled then
+-- A run is its process's though its lock has run out, until another has been given it. Without a token writes who ends
+-- what has not started.
+if state ~= 'STARTED' and (process or '') ~= token then return {'held'} end
+if cancel_at then
   end_run(run, 'REVOKED', revoked(run))
   return {fields(run, 'left') == 'ERASED' and 'gone' or 'cancelled'}
 end
@@ -50,18 +48,20 @@ local function start()
   -- A lock that is ours already: the answer to this very start was lost.
   if not holder then redis.call('HINCRBY', key.job .. run, 'attempts', 1) end
   redis.call('SET', lock, token, 'PX', LOCK_TTL)
-  redis.call('HSET', key.job .. run, 'started_at', now, 'updated_at', now)
+  redis.call('HSET', key.job .. run, 'process', token, 'started_at', now, 'updated_at', now)
   redis.call('HDEL', key.job .. run, 'retry_at')
   redis.call('ZADD', key.leases, now + LOCK_TTL, run)
   redis.call('ZREM', key.retries, run)
   run_until(run, now + lives.open)
-  local task, priority, number = fields(run, 'task', 'priority', 'number')
+  local task, priority, number, again = fields(run, 'task', 'priority', 'number', 'again')
   if redis.call('ZREM', waiting_key(task, priority), run) == 1 then
     keep_pace(task, priority)
-    if tonumber(number) > tonumber(lane_field(task, priority, 'started') or 0) then
+    -- Of one that was published again while it waited, this may be the first message: the lane has not come to its last.
+    if not again and tonumber(number) > tonumber(lane_field(task, priority, 'started') or 0) then
       set_lane_field(task, priority, 'started', number)
     end
   end
+  redis.call('HDEL', key.job .. run, 'again')
 end
 
 local function put_aside()
@@ -82,7 +82,7 @@ if STATUS[state] then
   local expected = fields(run, 'model_is')
   if state == 'SUCCESS' then learn_duration() end
   -- Of another model than it stands for, when a worker has a newer one: nobody else is to have it.
-  end_run(run, state, value, expected and expected ~= given.answered)
+  end_run(run, state, value, {unlike = expected and expected ~= given.answered})
   return {'stored'}
 end
 

@@ -43,8 +43,8 @@ class Chores(Rounds):
             Periodic(1, lambda: publish_lost(app, in_touch_s=self.in_touch_s)),
             Periodic(1, lambda: end_overdue(app)),
             Periodic(5, lambda: erase_expired(app, storage)),
-            Periodic(5, lambda: queues.unlist(app.redis)),
             Periodic(30, lambda: queues.reap(app.redis, older_than_s=_TAKEN_AGE_S)),
+            Periodic(600, lambda: queues.prune(app.redis)),
             Periodic(600, lambda: sweep(app.redis, storage)),
         ]
 

@@ -227,7 +227,7 @@ async def test_an_erased_job_that_runs_can_write_no_more(http: httpx.AsyncClient
     backend.start(job_id, {"progress": 5}, request=request_of(job_id))
     await http.delete(f"/jobs/{job_id}")
 
-    assert backend.write(job_id, {"progress": 50}, State.INFERENCE, request=request_of(job_id)) == "cancelled"
+    assert backend.write(job_id, {"progress": 50}, State.INFERENCE, request=request_of(job_id)) == "gone"
     backend.store_result(job_id, RESULT, "SUCCESS", request=request_of(job_id))
 
     check_problem(await http.get(f"/result/{job_id}"), 410, "job_gone")

@@ -1,39 +1,44 @@
-"""The record of a job, on a fake Redis."""
+"""The record of a job, as Redis holds it."""
 
 import fakeredis
 import pytest
+import redis
 
 from app import keys, registry
-from app.errors import JobGone
-from app.registry import JobRecord
-from tests.records import record
+from app.config import Settings
+from app.errors import JobGone, JobNotFound
+from app.registry import Found, JobRecord, NewJob, reading
+from tests.records import accept, new_job, record
 
 
-@pytest.mark.parametrize(
-    "job",
-    [
-        record(),
-        record(filename=None, options={}),
-        record(model="composer"),
-        record(started_at=1, finished_at=2, retry_at=3, attempts=4, retries=5, number=6),
-    ],
-)
-def test_a_record_survives_redis(job: JobRecord) -> None:
-    assert JobRecord.from_fields(job.to_fields()) == job
+@pytest.mark.parametrize("job", [new_job(), new_job(filename=None, options={}, image=None), new_job(model="composer")])
+def test_what_a_job_is_survives_redis(job: NewJob) -> None:
+    texts = {**job.to_fields(), "submitted_at": "1", "updated_at": "2", "expires_at": "3"}
+
+    assert JobRecord.from_fields(texts) == JobRecord(**vars(job), submitted_at=1, updated_at=2, expires_at=3)
 
 
-async def test_a_job_exists_until_its_tombstone_is_gone() -> None:
-    server = fakeredis.FakeServer()
-    job = record()
-    async with fakeredis.FakeAsyncRedis(server=server).pipeline() as pipeline:
-        registry.add(pipeline, job, tombstone_ttl_s=30)
-        await pipeline.execute()
+def test_what_becomes_of_a_job_survives_redis() -> None:
+    changes = {"started_at": 1, "finished_at": 2, "retry_at": 3, "attempts": 4, "retries": 5, "crashes": 6, "number": 7}
+    changes |= {"waiting_since": 8, "total_ms": 9}
+    job = record(run_id="another", cached=True, **changes)
+    times = {name: getattr(job, name) for name in ("submitted_at", "updated_at", "expires_at")}
+    texts = {**job.to_fields(), **{name: str(value) for name, value in {**times, **changes}.items()}}
 
-    client = fakeredis.FakeRedis(server=server, decode_responses=True)
-    assert registry.read(client, job.job_id) == job
-    assert client.pexpiretime(keys.job(job.job_id)) == job.expires_at + 30_000
-    assert client.zscore(keys.OPEN, job.job_id) == job.submitted_at
-    assert client.zscore(keys.EXPIRING, job.job_id) == job.expires_at
+    assert JobRecord.from_fields({**texts, "run_id": "another", "cached": "1"}) == job
+
+
+def test_a_job_exists_until_its_tombstone_is_gone(client: redis.Redis, settings: Settings) -> None:
+    job = accept(client, settings)
+
+    found = registry.read(client, job.job_id)
+
+    assert {**vars(found), **vars(job)} == vars(found)
+    assert found.expires_at == found.submitted_at + settings.open_ttl * 1000
+    left_ms = client.pttl(keys.job(job.job_id))
+    assert left_ms == pytest.approx((settings.open_ttl + settings.tombstone_ttl) * 1000, abs=2000)
+    assert client.zrange(keys.listed("classify", "pending"), 0, -1) == [f"{found.submitted_at}:{job.job_id}"]
+    assert client.zscore(keys.EXPIRING, job.job_id) == found.expires_at
 
 
 def test_a_job_without_a_record_is_gone() -> None:
@@ -41,7 +46,18 @@ def test_a_job_without_a_record_is_gone() -> None:
         registry.read(fakeredis.FakeRedis(), "nobody")
 
 
+def test_what_the_scripts_say_of_a_job_is_understood() -> None:
+    assert isinstance(reading(["unknown"]), JobNotFound)
+    assert isinstance(reading(["gone"]), JobGone)
+    assert reading(["job", ["task", "classify"], "", 3, -1, -1, 9]) == Found(
+        fields={"task": "classify"}, meta=None, ahead=3, wait_ms=None, duration_ms=None, now_ms=9
+    )
+    started = reading(["job", ["task", "old", "task", "new"], "{}", -1, 5, 6, 9])
+    assert started == Found(fields={"task": "new"}, meta="{}", ahead=None, wait_ms=5, duration_ms=6, now_ms=9)
+
+
 def test_no_two_keys_of_a_job_are_the_same() -> None:
-    names = [make("x") for make in (keys.job, keys.meta, keys.run, keys.change, keys.worker)]
+    makes = (keys.job, keys.meta, keys.run, keys.change, keys.worker, keys.followers, keys.same, keys.batch)
+    names = [make("x") for make in (*makes, keys.idempotency, keys.served)]
 
     assert len(set(names)) == len(names)

@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 import redis
 
-from app import keys
-from app.backend import FencedBackend, Write
-from app.broker import CeleryApp, Messages, republish
+from app import keys, queues
+from app.backend import FencedBackend, Held, Verdict, Write
+from app.broker import CeleryApp
+from app.config import Settings
 from app.errors import InvalidImage, TransientError
-from app.registry import JobRecord, now_ms, read
+from app.queues import Requeued, Why
+from app.registry import Leaving, NewJob, now_ms, read
 from app.states import TERMINAL, State
 from tests.backends import RESULT, request_of
-from tests.records import accept, record
+from tests.clock import let_pass
+from tests.records import accept, change, leave, read_job
 
 MINE, OTHER = "worker:1", "worker:2"
 
@@ -25,21 +28,28 @@ def backend(celery: CeleryApp) -> FencedBackend:
 
 
 @pytest.fixture
-def job(client: redis.Redis) -> JobRecord:
+def job(client: redis.Redis, settings: Settings) -> NewJob:
     """A job that has been accepted."""
-    made = record(number=7)
-    accept(client, made)
-    return made
+    return accept(client, settings)
 
 
-def start(backend: FencedBackend, job: JobRecord, token: str = MINE) -> Write:
+def start(backend: FencedBackend, job: NewJob, token: str = MINE) -> Write:
     return backend.start(job.job_id, {"progress": 5}, request=request_of(job.job_id, token=token))[0]
 
 
+def write(backend: FencedBackend, job: NewJob, state: State = State.INFERENCE, token: str = MINE) -> Write:
+    value = {"progress": 50} if state is State.INFERENCE else RESULT
+    return backend.write(job.job_id, value, state, request=request_of(job.job_id, token=token))
+
+
 def store(
-    backend: FencedBackend, job: JobRecord, state: State, result: Any = None, token: str = MINE, **more: Any
+    backend: FencedBackend, job: NewJob, state: State, result: Any = None, token: str = MINE, **more: Any
 ) -> None:
     backend.store_result(job.job_id, result, state, request=request_of(job.job_id, token=token), **more)
+
+
+def renew(backend: FencedBackend, job: NewJob, token: str | None = MINE) -> Verdict:
+    return backend.renew([Held(job.job_id, token)])[0]
 
 
 def end_of(client: redis.Redis, key: str) -> Any:
@@ -47,41 +57,52 @@ def end_of(client: redis.Redis, key: str) -> Any:
     return pytest.approx(now_ms() + client.pttl(key), abs=1500)
 
 
-def state_of(client: redis.Redis, job: JobRecord) -> str:
+def state_of(client: redis.Redis, job: NewJob) -> str:
     return str(json.loads(str(client.get(keys.meta(job.job_id))))["status"])
 
 
-def test_a_start_takes_the_lock_and_counts(backend: FencedBackend, client: redis.Redis, job: JobRecord) -> None:
-    outcome, seen = backend.start(job.job_id, {"progress": 5}, request=request_of(job.job_id, token=MINE))
+def test_a_start_takes_the_lock_and_counts(
+    backend: FencedBackend, client: redis.Redis, settings: Settings, job: NewJob
+) -> None:
+    second = accept(client, settings)
+
+    outcome, seen = backend.start(second.job_id, {"progress": 5}, request=request_of(second.job_id, token=MINE))
 
     assert outcome is Write.STORED
-    assert seen == read(client, job.job_id)
     assert seen is not None
-    assert (seen.attempts, seen.number) == (1, 7)
+    assert (seen.attempts, seen.number) == (1, 2)
     assert seen.started_at is not None
-    assert client.get(keys.run(job.job_id)) == MINE
-    assert 0 < client.pttl(keys.run(job.job_id)) <= keys.LOCK_TTL_S * 1000
-    assert client.hget(keys.LANES, keys.lane_cursor("classify", 5)) == "7"
-    assert state_of(client, job) == "STARTED"
+    assert seen.waiting_since is not None, "the first start is told how long it was waited for"
+    assert read(client, second.job_id).waiting_since is None
+    assert client.get(keys.run(second.job_id)) == MINE
+    assert 0 < client.pttl(keys.run(second.job_id)) <= keys.LOCK_TTL_S * 1000
+    assert client.zrange(keys.LEASES, 0, -1) == [second.job_id]
+    assert client.zrange(keys.waiting("classify", 5), 0, -1) == [job.job_id]
+    assert client.hget(keys.LANES, keys.lane_field("classify", 5, "started")) == "2"
+    assert state_of(client, second) == "STARTED"
 
 
-def test_a_job_is_run_by_one_process_at_a_time(backend: FencedBackend, client: redis.Redis, job: JobRecord) -> None:
+def test_a_job_is_run_by_one_process_at_a_time(backend: FencedBackend, client: redis.Redis, job: NewJob) -> None:
     start(backend, job)
 
     assert start(backend, job, OTHER) is Write.HELD
-    assert (
-        backend.write(job.job_id, {"progress": 99}, State.INFERENCE, request=request_of("", token=OTHER)) is Write.HELD
-    )
+    assert write(backend, job, token=OTHER) is Write.HELD
     store(backend, job, State.SUCCESS, RESULT, OTHER)
 
     assert state_of(client, job) == "STARTED"
     assert read(client, job.job_id).attempts == 1
 
 
+def test_a_start_whose_answer_was_lost_counts_once(backend: FencedBackend, client: redis.Redis, job: NewJob) -> None:
+    assert [start(backend, job), start(backend, job)] == [Write.STORED] * 2
+
+    assert read(client, job.job_id).attempts == 1
+
+
 @pytest.mark.parametrize("end", sorted(TERMINAL))
 @pytest.mark.parametrize("later", [State.INFERENCE, State.RETRY, State.SUCCESS, State.FAILURE, State.REVOKED])
 def test_nothing_is_written_over_an_end(
-    backend: FencedBackend, client: redis.Redis, job: JobRecord, end: State, later: State
+    backend: FencedBackend, client: redis.Redis, job: NewJob, end: State, later: State
 ) -> None:
     start(backend, job)
     store(backend, job, end, RESULT if end is State.SUCCESS else InvalidImage("Damaged."))
@@ -96,9 +117,9 @@ def test_nothing_is_written_over_an_end(
 
 
 def test_a_job_outlives_its_work_and_its_waits(
-    backend: FencedBackend, client: redis.Redis, job: JobRecord, celery: CeleryApp
+    backend: FencedBackend, client: redis.Redis, job: NewJob, settings: Settings
 ) -> None:
-    open_ttl_ms = celery.settings.open_ttl * 1000
+    open_ttl_ms = settings.open_ttl * 1000
     start(backend, job)
     started = read(client, job.job_id)
     assert started.expires_at == (started.started_at or 0) + open_ttl_ms
@@ -107,34 +128,38 @@ def test_a_job_outlives_its_work_and_its_waits(
     store(backend, job, State.RETRY, TransientError("Away."), retry_at_ms=now_ms() + 9_000_000)
     waiting = read(client, job.job_id)
     assert waiting.expires_at == (waiting.retry_at or 0) + open_ttl_ms
-    assert end_of(client, keys.job(job.job_id)) == waiting.expires_at + celery.settings.tombstone_ttl * 1000
+    assert end_of(client, keys.meta(job.job_id)) == waiting.expires_at
+    assert end_of(client, keys.job(job.job_id)) == waiting.expires_at + settings.tombstone_ttl * 1000
     assert client.zscore(keys.EXPIRING, job.job_id) == waiting.expires_at
 
 
 def test_an_end_settles_the_record_and_the_indexes(
-    backend: FencedBackend, client: redis.Redis, job: JobRecord, celery: CeleryApp
+    backend: FencedBackend, client: redis.Redis, job: NewJob, settings: Settings
 ) -> None:
     start(backend, job)
     store(backend, job, State.SUCCESS, RESULT)
 
     ended = read(client, job.job_id)
     assert ended.finished_at is not None
-    assert ended.expires_at == ended.finished_at + celery.settings.result_ttl * 1000
+    assert ended.expires_at == ended.finished_at + settings.result_ttl * 1000
     assert end_of(client, keys.meta(job.job_id)) == ended.expires_at
-    assert end_of(client, keys.job(job.job_id)) == ended.expires_at + celery.settings.tombstone_ttl * 1000
+    assert end_of(client, keys.job(job.job_id)) == ended.expires_at + settings.tombstone_ttl * 1000
     assert client.zscore(keys.EXPIRING, job.job_id) == ended.expires_at
-    assert client.zcard(keys.OPEN) == 0
+    (member,) = client.zrange(keys.listed("classify", "completed"), 0, -1)
+    assert member == f"{ended.submitted_at}:{job.job_id}"
+    assert client.zcard(keys.listed("classify", "processing")) == 0
+    assert client.zcard(keys.LEASES) == 0
     assert not client.exists(keys.run(job.job_id))
 
 
-@pytest.mark.parametrize("erased", [False, True])
+@pytest.mark.parametrize("vanished", [False, True])
 def test_an_expired_job_is_not_brought_back(
-    backend: FencedBackend, client: redis.Redis, job: JobRecord, *, erased: bool
+    backend: FencedBackend, client: redis.Redis, job: NewJob, *, vanished: bool
 ) -> None:
-    if erased:
+    if vanished:
         client.delete(keys.job(job.job_id))
     else:
-        client.hset(keys.job(job.job_id), "expires_at", 1)
+        change(client, job, expires_at=1)
 
     assert start(backend, job) is Write.GONE
     store(backend, job, State.SUCCESS, RESULT)
@@ -144,34 +169,101 @@ def test_an_expired_job_is_not_brought_back(
 
 
 def test_a_finished_result_is_taken_though_its_lock_has_run_out(
-    backend: FencedBackend, client: redis.Redis, job: JobRecord
+    backend: FencedBackend, client: redis.Redis, job: NewJob
 ) -> None:
     start(backend, job)
-    client.delete(keys.run(job.job_id))
+    let_pass(client, keys.LOCK_TTL_S + 1)
+    assert not client.exists(keys.run(job.job_id))
 
+    assert write(backend, job) is Write.STORED
+    assert client.get(keys.run(job.job_id)) == MINE, "and is taken back"
+    let_pass(client, keys.LOCK_TTL_S + 1)
     store(backend, job, State.SUCCESS, RESULT)
 
     assert state_of(client, job) == "SUCCESS"
 
 
-def test_a_lock_is_freed_and_renewed_by_its_holder_alone(
-    backend: FencedBackend, client: redis.Redis, job: JobRecord
-) -> None:
+def lose(backend: FencedBackend, client: redis.Redis, job: NewJob, celery: CeleryApp) -> None:
+    """A job's worker is not heard of any more, and its run is published again."""
     start(backend, job)
-    client.pexpire(keys.run(job.job_id), 1000)
+    let_pass(client, keys.LOCK_TTL_S + 1)
+    assert queues.requeue(client, job.job_id, Why.LOST, app=celery) is Requeued.PUBLISHED
 
-    backend.renew({job.job_id: OTHER})
+
+@pytest.mark.parametrize("state", [State.INFERENCE, State.SUCCESS])
+@pytest.mark.parametrize("since", ["waiting", "taken", "running", "silent"])
+def test_who_has_lost_a_run_writes_no_more(
+    backend: FencedBackend, client: redis.Redis, job: NewJob, celery: CeleryApp, since: str, state: State
+) -> None:
+    lose(backend, client, job, celery)
+    if since == "taken":
+        assert renew(backend, job, None) is Verdict.MINE
+    elif since != "waiting":
+        assert start(backend, job, OTHER) is Write.STORED
+    if since == "silent":
+        let_pass(client, keys.LOCK_TTL_S + 1)
+
+    assert renew(backend, job) is (Verdict.MINE if since == "taken" else Verdict.HELD)
+    assert write(backend, job, state) is Write.HELD
+
+    assert client.get(keys.run(job.job_id)) == (OTHER if since == "running" else None)
+    assert read_job(client, job.job_id).state is (State.STARTED if since in ("running", "silent") else State.PENDING)
+
+
+def test_a_lease_is_renewed_for_who_holds_it_alone(backend: FencedBackend, client: redis.Redis, job: NewJob) -> None:
+    start(backend, job)
+    let_pass(client, keys.LOCK_TTL_S - 1)
+    lease = client.zscore(keys.LEASES, job.job_id)
+
+    assert renew(backend, job, OTHER) is Verdict.HELD
     assert client.pttl(keys.run(job.job_id)) <= 1000
-    backend.renew({job.job_id: MINE})
+    assert client.zscore(keys.LEASES, job.job_id) == lease
+
+    assert renew(backend, job) is Verdict.MINE
     assert client.pttl(keys.run(job.job_id)) > 1000
-    assert backend.release(job.job_id, token=OTHER) is False
-    assert backend.release(job.job_id, token=MINE) is True
-    backend.renew({job.job_id: MINE})
-    assert not client.exists(keys.run(job.job_id)), "a lock that was freed does not come back"
-    assert start(backend, job, OTHER) is Write.STORED
+    let_pass(client, keys.LOCK_TTL_S + 1)
+    assert renew(backend, job) is Verdict.MINE
+    assert client.get(keys.run(job.job_id)) == MINE
 
 
-def test_every_write_is_announced(backend: FencedBackend, client: redis.Redis, job: JobRecord) -> None:
+def test_a_message_is_held_until_its_process_comes_to_start_it(
+    backend: FencedBackend, client: redis.Redis, job: NewJob
+) -> None:
+    renew(backend, job, None)
+    let_pass(client, keys.LOCK_TTL_S - 1)
+
+    assert renew(backend, job) is Verdict.MINE
+
+    assert client.zscore(keys.LEASES, job.job_id) == pytest.approx(now_ms() + keys.LOCK_TTL_S * 1000, abs=2000)
+    assert not client.exists(keys.run(job.job_id)), "which is counted then"
+    assert start(backend, job) is Write.STORED
+    assert read(client, job.job_id).attempts == 1
+
+
+def test_a_worker_is_told_what_became_of_its_runs(
+    backend: FencedBackend, client: redis.Redis, settings: Settings, celery: CeleryApp
+) -> None:
+    ended, cancelled, erased, requeued, expired, vanished = jobs = [accept(client, settings) for _ in range(6)]
+    for job in jobs:
+        start(backend, job)
+    store(backend, ended, State.SUCCESS, RESULT)
+    leave(client, settings, cancelled.job_id)
+    leave(client, settings, erased.job_id, erase=True)
+    queues.requeue(client, requeued.job_id, Why.CRASHED, app=celery, token=MINE)
+    change(client, expired, expires_at=1)
+    client.delete(keys.job(vanished.job_id))
+
+    assert backend.renew([Held(job.job_id, MINE) for job in jobs]) == [
+        Verdict.ENDED,
+        Verdict.CANCELLED,
+        Verdict.CANCELLED,
+        Verdict.HELD,
+        Verdict.GONE,
+        Verdict.GONE,
+    ]
+
+
+def test_every_write_is_announced(backend: FencedBackend, client: redis.Redis, job: NewJob) -> None:
     with client.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]
         pubsub.subscribe(keys.change(job.job_id))
         pubsub.get_message(timeout=5)
@@ -183,8 +275,9 @@ def test_every_write_is_announced(backend: FencedBackend, client: redis.Redis, j
 
 
 def test_a_retry_waits_for_its_time_and_is_published_once(
-    backend: FencedBackend, client: redis.Redis, job: JobRecord, celery: CeleryApp
+    backend: FencedBackend, client: redis.Redis, job: NewJob, celery: CeleryApp
 ) -> None:
+    client.delete(keys.lane("classify", 5))
     start(backend, job)
     due = now_ms() + 5000
     store(backend, job, State.RETRY, TransientError("The network is away."), retry_at_ms=due)
@@ -192,20 +285,20 @@ def test_a_retry_waits_for_its_time_and_is_published_once(
     waiting = read(client, job.job_id)
     assert (waiting.retry_at, waiting.retries) == (due, 1)
     assert client.zscore(keys.RETRIES, job.job_id) == due
+    assert client.zcard(keys.LEASES) == 0
     assert not client.exists(keys.run(job.job_id))
+    assert write(backend, job) is Write.HELD, "nobody runs it between its attempts"
 
-    message = Messages(celery).encode(waiting)
-    assert republish(client, waiting, message) is True
-    assert republish(client, waiting, message) is False
-    assert client.lrange(keys.lane("classify", 5), 0, -1) == [message]
-    assert read(client, job.job_id).number == 1, "a place at the end of its lane"
+    assert queues.requeue(client, job.job_id, Why.DUE, app=celery) is Requeued.PUBLISHED
+    assert queues.requeue(client, job.job_id, Why.DUE, app=celery) is Requeued.KEPT
+    (message,) = client.lrange(keys.lane("classify", 5), 0, -1)
+    assert json.loads(message)["headers"]["id"] == job.job_id
+    assert read(client, job.job_id).number == 2, "a place at the end of its lane"
     assert start(backend, job) is Write.STORED
     assert read(client, job.job_id).retry_at is None
 
 
-def test_celery_itself_can_read_a_retry_and_a_failure(
-    backend: FencedBackend, job: JobRecord, celery: CeleryApp
-) -> None:
+def test_celery_itself_can_read_a_retry_and_a_failure(backend: FencedBackend, job: NewJob, celery: CeleryApp) -> None:
     start(backend, job)
     store(backend, job, State.RETRY, TransientError("Away."), retry_at_ms=now_ms())
     assert isinstance(celery.AsyncResult(job.job_id).result, TransientError)
@@ -215,7 +308,37 @@ def test_celery_itself_can_read_a_retry_and_a_failure(
     assert isinstance(celery.AsyncResult(job.job_id).result, InvalidImage)
 
 
-def test_a_start_waits_for_redis(backend: FencedBackend, job: JobRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_before_it_starts_is_written_without_a_token(
+    backend: FencedBackend, client: redis.Redis, settings: Settings, job: NewJob
+) -> None:
+    running = accept(client, settings)
+    start(backend, running)
+
+    for one in (job, running):
+        backend.store_result(one.job_id, InvalidImage("Damaged."), State.FAILURE, request=None)
+
+    assert read_job(client, job.job_id).state is State.FAILURE
+    assert client.zcard(keys.waiting("classify", 5)) == 0
+    assert read_job(client, running.job_id).state is State.STARTED
+
+
+@pytest.mark.parametrize("state", [State.STARTED, State.INFERENCE, State.SUCCESS, State.FAILURE])
+def test_the_next_write_of_a_cancelled_run_ends_it(
+    backend: FencedBackend, client: redis.Redis, settings: Settings, job: NewJob, state: State
+) -> None:
+    start(backend, job)
+    assert leave(client, settings, job.job_id) is Leaving.REQUESTED
+    assert read_job(client, job.job_id).state is State.STARTED
+
+    outcome = backend._run(job.job_id, RESULT, state, request_of(job.job_id, token=MINE))[0]
+
+    assert outcome is Write.CANCELLED
+    assert read_job(client, job.job_id).state is State.REVOKED
+    assert client.zcard(keys.listed("classify", "cancelled")) == 1
+    assert client.zcard(keys.LEASES) == 0
+
+
+def test_a_start_waits_for_redis(backend: FencedBackend, job: NewJob, monkeypatch: pytest.MonkeyPatch) -> None:
     run, failures = backend._run, 2
 
     def sometimes(*arguments: Any) -> Any:

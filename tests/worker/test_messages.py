@@ -3,15 +3,20 @@
 import json
 from typing import Any
 
+import pytest
 import redis
 from kombu.transport.virtual import Base64
 
-from app import keys
-from app.api.main import _connect
-from app.broker import CeleryApp, Messages, Priority, enqueue
+from app import keys, queues
+from app.api.patience import connect
+from app.batch import Batch, BatchEntry
+from app.broker import CeleryApp, Messages
 from app.config import Settings
-from app.registry import Batch, BatchEntry
-from tests.records import record
+from app.errors import QueueFull
+from app.priority import Priority
+from app.queues import Submission
+from app.registry import Found, NewJob
+from tests.records import new_job
 
 
 def body_of(message: dict[str, Any]) -> Any:
@@ -23,7 +28,7 @@ def body_of(message: dict[str, Any]) -> Any:
 
 def test_our_message_is_what_celery_would_have_sent(celery: CeleryApp, client: redis.Redis) -> None:
     for priority in Priority:
-        job = record(priority=priority)
+        job = new_job(priority=priority)
         celery.send_task(
             "classify",
             args=(job.path,),
@@ -48,18 +53,45 @@ def test_our_message_is_what_celery_would_have_sent(celery: CeleryApp, client: r
             assert ours["properties"][name] == theirs["properties"][name], name
 
 
-async def test_a_job_and_its_message_are_written_together(settings: Settings, client: redis.Redis) -> None:
-    job, redis_client = record(), _connect(settings)
+async def test_a_job_and_its_message_are_written_together(
+    settings: Settings, celery: CeleryApp, client: redis.Redis
+) -> None:
+    redis_client = connect(settings.broker_url)
 
-    first = await enqueue(redis_client, [(job, f"message of {job.job_id}")], tombstone_ttl_s=10)
-    others = [(other, f"message of {other.job_id}") for other in (record(), record())]
-    batch = Batch(batch_id="b", task="classify", entries=(BatchEntry(filename=None, job_id=others[0][0].job_id),))
-    together = await enqueue(redis_client, others, tombstone_ttl_s=10, batch=batch, batch_ttl_s=20)
+    async def enqueue(*jobs: NewJob, batch: Batch | None = None) -> list[int | None]:
+        submission = Submission(task="classify", jobs=jobs, batch=batch)
+        found = await queues.enqueue(redis_client, submission, celery.messages, settings)
+        return [one.ahead for one in found if isinstance(one, Found)]
+
+    job, *others = (new_job() for _ in range(3))
+    first = await enqueue(job)
+    batch = Batch(batch_id="b", task="classify", entries=(BatchEntry(filename=None, job_id=others[0].job_id),))
+    together = await enqueue(*others, batch=batch)
 
     await redis_client.aclose()
-    assert [*first, *together] == [0, 1, 2]
+    assert [*first, *together] == [0, 1, 2], "they know how many are ahead"
     assert Batch.from_text("b", str(client.get(keys.batch("b")))) == batch
-    assert client.ttl(keys.batch("b")) == 20
-    assert client.lrange(keys.lane("classify", 5), -1, -1) == [f"message of {job.job_id}"]
-    assert client.hget(keys.job(job.job_id), "number") == "1"
-    assert client.zcard(keys.OPEN) == client.zcard(keys.EXPIRING) == 3
+    assert client.ttl(keys.batch("b")) == settings.batch_ttl
+    messages = client.lrange(keys.lane("classify", 5), 0, -1)
+    ids = [json.loads(str(message))["headers"]["id"] for message in reversed(messages)]
+    assert ids == [job.job_id, *(other.job_id for other in others)]
+    assert [client.hget(keys.job(job_id), "number") for job_id in ids] == ["1", "2", "3"]
+    assert client.zrange(keys.waiting("classify", 5), 0, -1, withscores=True) == [
+        (job_id, place) for place, job_id in enumerate(ids, 1)
+    ]
+    assert client.zcard(keys.listed("classify", "pending")) == client.zcard(keys.EXPIRING) == 3
+
+
+async def test_a_submission_that_is_refused_leaves_nothing(
+    settings: Settings, celery: CeleryApp, client: redis.Redis
+) -> None:
+    redis_client = connect(settings.broker_url)
+    submission = Submission(task="classify", jobs=[new_job(), new_job()])
+
+    with pytest.raises(QueueFull):
+        await queues.enqueue(
+            redis_client, submission, celery.messages, settings.model_copy(update={"max_queue_depth": 1})
+        )
+
+    await redis_client.aclose()
+    assert client.keys() == []

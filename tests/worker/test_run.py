@@ -7,17 +7,19 @@ import pytest
 import redis
 from PIL import Image
 
-from app import keys
+from app import keys, queues
 from app.broker import CeleryApp
+from app.config import Settings
 from app.errors import AppError, DeviceOutOfMemory, InvalidImage, ModelError, TransientError
-from app.registry import JobRecord
+from app.registry import NewJob
 from app.storage import Storage
 from app.tasks.base import Attempt
 from app.worker.run import Message, _backoff_s, _sorted, run_job
 from tests.backends import RESULT, request_of
+from tests.clock import let_pass
 from tests.fakes import Echo, FakeModel
 from tests.pictures import png
-from tests.records import accept, record
+from tests.records import accept, new_job
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ class Failing(Echo):
         raise ValueError("late")
 
 
-def run(celery: CeleryApp, storage: Storage, job: JobRecord, task: Failing) -> None:
+def run(celery: CeleryApp, storage: Storage, job: NewJob, task: Failing) -> None:
     upload = storage.resolve(job.path)
     upload.parent.mkdir(exist_ok=True)
     upload.write_bytes(png(8, 8))
@@ -77,9 +79,10 @@ def run(celery: CeleryApp, storage: Storage, job: JobRecord, task: Failing) -> N
         run_job(celery_task, Message(task=task, path=job.path, options={}, model=None), {"fake": FakeModel()}, storage)
 
 
-def test_a_failed_attempt_leaves_no_files(celery: CeleryApp, client: redis.Redis, storage: Storage) -> None:
-    job = record(task="echo")
-    accept(client, job)
+def test_a_failed_attempt_leaves_no_files(
+    celery: CeleryApp, client: redis.Redis, storage: Storage, settings: Settings
+) -> None:
+    job = accept(client, settings, new_job(task="echo"))
 
     run(celery, storage, job, Failing(lambda: None))
 
@@ -87,13 +90,13 @@ def test_a_failed_attempt_leaves_no_files(celery: CeleryApp, client: redis.Redis
 
 
 def test_an_attempt_that_fails_after_another_has_completed_the_job_leaves_its_files_alone(
-    celery: CeleryApp, client: redis.Redis, storage: Storage
+    celery: CeleryApp, client: redis.Redis, storage: Storage, settings: Settings
 ) -> None:
-    job = record(task="echo")
-    accept(client, job)
+    job = accept(client, settings, new_job(task="echo"))
 
     def another_completes_it() -> None:
-        client.delete(keys.run(job.job_id))  # the first was silent for longer than its lock lasts
+        let_pass(client, keys.LOCK_TTL_S + 1)  # the first was silent for longer than its lock lasts
+        queues.requeue(client, job.job_id, queues.Why.LOST, app=celery)
         request = request_of(job.job_id, token="other:2")
         celery.backend.start(job.job_id, {"progress": 5}, request=request)
         storage.store_artifact(job.job_id, "image.webp", lambda file: file.write(b"of the one that completes"))
