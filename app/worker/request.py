@@ -18,7 +18,7 @@ from app import queues
 from app.errors import JobGone
 from app.queues import Requeued, Why
 from app.worker.identity import token_of
-from app.worker.killing import was_killed
+from app.worker.killing import forget, was_killed
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery carries no types
         if self._given_back:
             worker_state.task_ready(self)
         elif isinstance(cause, WorkerLostError) and self._requeue(self._why_it_died()):
+            forget(self.worker_pid)
             logger.error("job %s: its process died: %s", self.id, cause)
             worker_state.task_ready(self)
             self.acknowledge()
