@@ -44,7 +44,7 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery carries no types
             worker_state.task_ready(self)
         elif isinstance(cause, WorkerLostError) and self._requeue(self._why_it_died()):
             forget(self.worker_pid)
-            logger.error("job %s: its process died: %s", self.id, cause)
+            logger.warning("job %s: its process died: %s", self.id, cause)
             worker_state.task_ready(self)
             self.acknowledge()
             self.send_event("task-failed", exception=repr(cause), traceback=exc_info.traceback)
@@ -70,7 +70,7 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery carries no types
             logger.warning("job %s could not be published again: %r", self.id, error)
             return isinstance(error, JobGone)
         log = logger.error if outcome is Requeued.CONDEMNED else logger.info
-        log("job %s: its process has %s, it is %s", self.id, why, outcome)
+        log("job %s, %s: it is %s", self.id, why, outcome)
         return True
 
     def _token(self) -> str:

@@ -3,9 +3,6 @@
 import time
 from pathlib import Path
 
-from app import scripts
-from app.config import Settings
-from app.registry import lives_ms
 from tests.processes import Installation, wait_for
 
 
@@ -64,8 +61,8 @@ def artifacts_of(service: Installation, job_id: str) -> list[Path]:
 def _cancel(service: Installation, job_id: str) -> float:
     """Seconds until the job is cancelled."""
     begin = time.monotonic()
-    with service.redis.client() as client:
-        assert scripts.call(client, "cancel", id=job_id, lives=lives_ms(Settings(_env_file=None))) == "requested"
+    answer = service.http.post(f"/jobs/{job_id}/cancel")
+    assert answer.json()["outcome"] == "cancellation_requested"
     service.wait_for_state(job_id, "REVOKED")
     return time.monotonic() - begin
 
