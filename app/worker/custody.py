@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 _NOTICE_S = 2.0
 #: What is said of a run whose process still works for it.
 _GOING_ON = (Verdict.MINE, Verdict.CANCELLED)
+#: What became of the write that ended a run; others mean that it is another process's, or has its end already.
+_ENDED_HERE = (Write.STORED, Write.CANCELLED, Write.GONE)
 #: Celery's own hard limit comes first.
 _LATE_S = 5
 #: A process that has finished delivers its result within this time of the return of Redis.
@@ -67,8 +69,8 @@ class Custody:
         for run_id, since in self._unwanted.items():
             if now - since >= _NOTICE_S and self._killer.may:
                 outcome = self._write(running[run_id], None, State.REVOKED)
-                if outcome in (Write.CANCELLED, Write.GONE):
-                    self._kill(running[run_id], "nobody wants it any more")
+                if outcome in _ENDED_HERE:
+                    self._kill(running[run_id], outcome, "nobody wants it any more")
 
     def _end_late(self, running: dict[str, Any]) -> None:
         limit_s = self._app.settings.task_time_limit
@@ -76,19 +78,19 @@ class Custody:
             if time.time() - request.time_start > limit_s + _LATE_S:
                 error = self._app.backend.prepare_exception(TimeLimit(TimeLimit.SENTENCE))
                 # Whatever comes of that: it may have lost the run to another process, and would sit here for ever.
-                self._write(request, error, State.FAILURE)
-                self._kill(request, f"it is over its limit of {limit_s} s")
+                outcome = self._write(request, error, State.FAILURE)
+                self._kill(request, outcome, f"it is over its limit of {limit_s} s")
 
     def _write(self, request: Any, result: Any, state: State) -> Write:
         context = SimpleNamespace(id=request.id, run_token=token_of(request.worker_pid))
         outcome: Write = self._app.backend.write(request.id, result, state, request=context)
         return outcome
 
-    def _kill(self, request: Any, reason: str) -> None:
+    def _kill(self, request: Any, outcome: Write, reason: str) -> None:
         logger.warning("job %s: process %d is killed: %s", request.id, request.worker_pid, reason)
         self._killer.kill(request.worker_pid)
-        # What it has stored; it cannot clean up after itself.
-        removed(partial(self._storage.discard_attempts, request.id))
+        if outcome in _ENDED_HERE:  # it cannot clean up after itself
+            removed(partial(self._storage.discard_attempts, request.id))
 
 
 def _copy_of(requests: Any) -> list[Any]:

@@ -189,16 +189,23 @@ def test_who_is_late_fails_and_is_killed_unless_it_may_be_waiting_for_redis(
 
 
 def test_who_has_lost_its_run_is_killed_when_it_is_late_and_harms_nothing(
-    custody: Custody, celery: CeleryApp, client: redis.Redis, settings: Settings, killed: list[int]
+    custody: Custody,
+    celery: CeleryApp,
+    client: redis.Redis,
+    settings: Settings,
+    storage: Storage,
+    killed: list[int],
 ) -> None:
     job = accept(client, settings)
     request = running(celery, job, since_s=settings.task_time_limit + 6)
     client.zadd(keys.LEASES, {job.job_id: 1})
     queues.requeue(client, job.job_id, Why.LOST, app=celery)
     celery.backend.start(job.job_id, {"progress": 5}, request=request_of(job.job_id, token="another's"))
+    storage.store_artifact(job.job_id, "file.bin", lambda file: file.write(b"the other's"))
 
     custody.look(in_touch_s=LONG)
 
     assert killed == [request.worker_pid]
     assert state_of(celery, job) == "STARTED"
     assert client.get(keys.run(job.job_id)) == "another's"
+    assert list(storage.root.glob(f"artifacts/*/{job.job_id}/*"))
