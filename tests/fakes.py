@@ -173,7 +173,7 @@ class Stubborn(Echo):
         while True:
             try:
                 time.sleep(60)
-            except Exception:  # noqa: BLE001  # the soft limit, ignored
+            except BaseException:  # noqa: BLE001  # the soft limit, or the wish to stop: ignored
                 continue
 
 

@@ -52,11 +52,12 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery carries no types
             super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:  # noqa: FBT001, FBT002  # Celery's signature
-        """Publish the run of a job that a stopping worker gives up again."""
+        """Publish the run of a job that a stopping worker gives up again, and end its process."""
         self._given_back = self._requeue(Why.GIVEN_BACK)
         if self._given_back:
             self.acknowledge()
-        super().cancel(pool, signal=signal, emit_retry=emit_retry)
+        # The worker waits for its processes, and one in code that asks for nothing would let it wait for ever.
+        super().cancel(pool, signal=signal or "KILL", emit_retry=emit_retry)
 
     def _why_it_died(self) -> Why:
         ours = worker_state.should_stop is not None or worker_state.should_terminate is not None

@@ -144,6 +144,45 @@ def test_a_stopping_worker_puts_back_what_it_had_not_started(service: Installati
     assert crashes(service, job_id) == 0
 
 
+def test_a_job_that_notices_nothing_does_not_keep_its_worker_from_stopping(
+    service: Installation, picture: bytes
+) -> None:
+    worker = service.start_worker()
+    job_id = service.submit("stubborn", picture)
+    service.wait_for_state(job_id, "INFERENCE")
+
+    worker.stop(timeout_s=20)
+
+    with service.redis.client() as client:
+        assert [client.llen(keys.lane("stubborn", priority)) for priority in (0, 5)] == [1, 0]
+        assert not client.hlen("unacked")
+    assert service.status(job_id)["state"] == "PENDING"
+    assert crashes(service, job_id) == 0
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_stopped_under_load_loses_nothing(service: Installation, picture: bytes) -> None:
+    worker = service.start_worker()
+    service.start_worker(name="two")
+    long_ids = [service.submit("sleep", picture, seconds=8) for _ in range(2)]
+    short_ids = [service.submit("sleep", picture, seconds=0.05) for _ in range(60)]
+    for job_id in long_ids:
+        service.wait_for_state(job_id, "INFERENCE")
+    service.result(short_ids[2])
+
+    worker.stop()
+
+    for job_id in long_ids + short_ids:
+        service.result(job_id, timeout_s=60)
+        assert crashes(service, job_id) == 0
+    # Given back at most once, and never run twice otherwise.
+    assert {service.status(job_id)["attempts"] for job_id in short_ids} == {1}
+    assert {service.status(job_id)["attempts"] for job_id in long_ids} <= {1, 2}
+    with service.redis.client() as client:
+        wait_for(lambda: not client.hlen("unacked"), what="the acknowledgement of all messages")
+        assert client.llen(keys.lane("sleep", 0)) == client.llen(keys.lane("sleep", 5)) == 0
+
+
 def _submit_to_a_worker_without_processes(service: Installation, worker: Process, picture: bytes) -> str:
     """A job that its worker takes while the only process is being replaced."""
     service.result(service.submit("echo", picture))
