@@ -4,15 +4,21 @@ import os
 import socket
 from typing import Any
 
-from app import tasks
+from app import keys, tasks
 from tests.fakes import FAKES, METADATA_NAME
 
 tasks.TASKS = FAKES
 
-from app.worker.main import app  # noqa: E402  # after the tasks are in place
+from app.worker import chores  # noqa: E402  # after the tasks are in place
+from app.worker.main import app  # noqa: E402
 
 # No test should have to wait for the whole grace that running jobs are given.
 app.conf.worker_soft_shutdown_timeout = float(os.environ.get("FAKE_GRACE_SECONDS", "1"))
+
+if lock_s := os.environ.get("FAKE_LOCK_SECONDS"):
+    # Nor that a worker which has been silent is taken for gone.
+    keys.LOCK_TTL_S = int(lock_s)
+    chores._RENEWAL_S = int(lock_s)
 
 _resolve = socket.getaddrinfo
 

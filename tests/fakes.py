@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -36,7 +37,7 @@ class FakeModel:
 
 class FakeOptions(Options):
     seconds: Annotated[float, Field(ge=0, le=600)] = 0
-    times: Annotated[int, Field(ge=0, le=100)] = 1
+    times: Annotated[int, Field(ge=0, le=1000)] = 1
 
 
 class FakeAnswer(Answer):
@@ -155,16 +156,39 @@ class Segfaults(Echo):
         return inputs
 
 
+class Beheads(Echo):
+    """Kills the main process of its worker."""
+
+    name = "beheads"
+
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, attempt: Attempt) -> Image.Image:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
+        return inputs
+
+
+class Hoards(Echo):
+    """Keeps memory after its job: `times` MiB."""
+
+    name = "hoards"
+    _kept: ClassVar[list[bytes]] = []
+
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, attempt: Attempt) -> Image.Image:
+        self._kept.append(b"x" * (options.times << 20))
+        return inputs
+
+
 class Stubborn(Echo):
-    """Sits in C code that no signal handler interrupts: only the hard limit ends it."""
+    """Keeps a file, then sits as in C code that no signal handler interrupts: only its death ends it."""
 
     name = "stubborn"
 
     def predict(self, inputs: Image.Image, model: FakeModel, options: Any, attempt: Attempt) -> Image.Image:
+        attempt.store("file.bin", lambda file: file.write(b"kept"))
         while True:
             try:
                 time.sleep(60)
-            except Exception:  # noqa: BLE001  # the soft limit, ignored
+            except BaseException:  # noqa: BLE001  # the soft limit, or the wish to stop: ignored
                 continue
 
 
@@ -189,6 +213,8 @@ FAKES: tuple[Task[Any], ...] = (
     Fails(),
     Allocates(),
     Segfaults(),
+    Beheads(),
+    Hoards(),
     Stubborn(),
     Loads(),
 )

@@ -6,7 +6,6 @@ not one of Celery's boot steps: those stop before a warm shutdown ends, while jo
 """
 
 import logging
-import threading
 import time
 from typing import Any
 
@@ -15,6 +14,7 @@ import redis
 from app import announcements
 from app.announcements import Announcement, LoadReport
 from app.broker import CeleryApp
+from app.storage import Storage
 from app.worker.custody import Custody
 from app.worker.models import Models
 from app.worker.reports import Reports
@@ -30,7 +30,7 @@ _ANNOUNCE_EVERY_S = 5
 class Keeper(Rounds):
     """Runs from the worker's readiness to the end of its process."""
 
-    def __init__(self, app: CeleryApp, consumer: Any, *, models: Models, reports: Reports) -> None:
+    def __init__(self, app: CeleryApp, consumer: Any, *, models: Models, reports: Reports, storage: Storage) -> None:
         super().__init__("keeper")
         self._app = app
         self._consumer = consumer
@@ -40,27 +40,34 @@ class Keeper(Rounds):
         #: By process, then by task.
         self._loads: dict[int, dict[str, LoadReport]] = {}
         self._idle_queues: set[str] = set()
-        self._retired = threading.Event()
+        self._retired = False
         self._announced = False
-        self._custody = Custody(app)
+        self._custody = Custody(app, storage=storage)
         self._duties = [
-            Periodic(_LOOK_EVERY_S, lambda: self._custody.look(in_touch_s=self.in_touch_s)),
+            Periodic(_LOOK_EVERY_S, self._look),
             Periodic(_ANNOUNCE_EVERY_S, self._announce),
         ]
+        #: Whether all jobs have ended that ran when the worker was told to stop. Read in a signal handler.
+        self.is_done = False
 
     def go_round(self) -> None:
         """Hear what processes report, and renew what is due."""
-        if self._retired.is_set():
+        if self._retired:
             self._take_leave()
+            self._look()
+            self.is_done = not self._custody.is_busy
             time.sleep(_ROUND_S)
         else:
             self._take_reports()
-        for duty in self._duties:
-            duty.run_if_due()
+            for duty in self._duties:
+                duty.run_if_due()
 
     def retire(self) -> None:
         """The worker has been told to stop. Called in a signal handler: neither waits nor locks."""
-        self._retired.set()
+        self._retired = True
+
+    def _look(self) -> None:
+        self._custody.look(in_touch_s=self.in_touch_s)
 
     @property
     def _name_of_worker(self) -> str:
@@ -102,7 +109,7 @@ class Keeper(Rounds):
                 # One process that failed speaks for all: the queue is left alone.
                 if report.error or tasks[task] is None:
                     tasks[task] = report
-        if not self._retired.is_set():
+        if not self._retired:
             self._announced = True
             announcements.announce(
                 self._redis,

@@ -3,6 +3,7 @@
 A death that we cause is no crash of the job that it hits.
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -11,7 +12,7 @@ from collections import deque
 #: Each kill costs a load of all models; cancelling must not keep a worker from working.
 MAX_A_MINUTE = 10
 
-_killed: set[int] = set()
+_killed: set[int | None] = set()
 
 
 class Killer:
@@ -29,9 +30,15 @@ class Killer:
         """End a process of ours at once."""
         self._times.append(time.monotonic())
         _killed.add(process_id)
-        os.kill(process_id, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+            os.kill(process_id, signal.SIGKILL)
 
 
 def was_killed(process_id: int | None) -> bool:
     """Whether we ended this process ourselves."""
     return process_id in _killed
+
+
+def forget(process_id: int | None) -> None:
+    """It has been buried: another may get its number."""
+    _killed.discard(process_id)

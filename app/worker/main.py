@@ -19,7 +19,6 @@ from app.worker.chores import Chores
 from app.worker.keeper import Keeper, withdraw
 from app.worker.models import Models
 from app.worker.reports import Reports
-from app.worker.stopping import told_to_stop
 
 settings = get_settings()
 try:
@@ -38,7 +37,6 @@ class _Parts:
     """What comes into being while the worker starts."""
 
     reports: Reports
-    keeper: Keeper
 
 
 @signals.setup_logging.connect
@@ -63,12 +61,7 @@ def _in_each_process(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _when_ready(sender: Any, **_: Any) -> None:
-    _Parts.keeper = Keeper(app, sender, models=models, reports=_Parts.reports)
-    _Parts.keeper.start()
+    keeper = Keeper(app, sender, models=models, reports=_Parts.reports, storage=storage)
+    keeper.start()
+    sender.controller.keeper = keeper
     Chores(app, storage=storage).start()
-
-
-@told_to_stop.connect
-def _when_told_to_stop(**_: Any) -> None:
-    if hasattr(_Parts, "keeper"):  # a worker can be told to stop before it was ready
-        _Parts.keeper.retire()

@@ -18,7 +18,7 @@ from app import queues
 from app.errors import JobGone
 from app.queues import Requeued, Why
 from app.worker.identity import token_of
-from app.worker.killing import was_killed
+from app.worker.killing import forget, was_killed
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery carries no types
         if self._given_back:
             worker_state.task_ready(self)
         elif isinstance(cause, WorkerLostError) and self._requeue(self._why_it_died()):
-            logger.error("job %s: its process died: %s", self.id, cause)
+            forget(self.worker_pid)
+            logger.warning("job %s: its process died: %s", self.id, cause)
             worker_state.task_ready(self)
             self.acknowledge()
             self.send_event("task-failed", exception=repr(cause), traceback=exc_info.traceback)
@@ -51,11 +52,12 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery carries no types
             super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:  # noqa: FBT001, FBT002  # Celery's signature
-        """Publish the run of a job that a stopping worker gives up again."""
+        """Publish the run of a job that a stopping worker gives up again, and end its process."""
         self._given_back = self._requeue(Why.GIVEN_BACK)
         if self._given_back:
             self.acknowledge()
-        super().cancel(pool, signal=signal, emit_retry=emit_retry)
+        # The worker waits for its processes, and one in code that asks for nothing would let it wait for ever.
+        super().cancel(pool, signal=signal or "KILL", emit_retry=emit_retry)
 
     def _why_it_died(self) -> Why:
         ours = worker_state.should_stop is not None or worker_state.should_terminate is not None
@@ -69,7 +71,7 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery carries no types
             logger.warning("job %s could not be published again: %r", self.id, error)
             return isinstance(error, JobGone)
         log = logger.error if outcome is Requeued.CONDEMNED else logger.info
-        log("job %s: its process has %s, it is %s", self.id, why, outcome)
+        log("job %s, %s: it is %s", self.id, why, outcome)
         return True
 
     def _token(self) -> str:

@@ -86,13 +86,14 @@ def test_a_job_that_ignores_its_soft_limit_is_stopped_by_the_hard_one(service: I
 def test_a_job_that_waited_too_long_is_not_run(service: Installation, picture: bytes) -> None:
     service.remember_worker("echo")
     with service.redis.client() as client:
-        job_id = service.submit("echo", picture)
-        client.hincrby(f"job:{job_id}", "submitted_at", -90_000_000)  # a day and more
+        late, early = service.submit("echo", picture), service.submit("echo", picture)
+        client.hincrby(f"job:{late}", "waiting_since", -90_000_000)  # a day and more
     service.start_worker()
 
-    document: Any = service.wait_for_state(job_id, "FAILURE")
+    document: Any = service.wait_for_state(late, "FAILURE")
 
     assert document["error"]["code"] == "queue_timeout"
+    assert service.result(early)["attempts"] == 1
 
 
 def test_an_upload_that_has_gone_fails_its_job(service: Installation, picture: bytes) -> None:

@@ -1,0 +1,56 @@
+"""The deadline that a process keeps by itself."""
+
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from billiard.exceptions import SoftTimeLimitExceeded
+
+from app.worker.deadline import deadline
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGUSR1)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_the_time_is_up() -> None:
+    begin = time.monotonic()
+    with pytest.raises(SoftTimeLimitExceeded), deadline(0.2):
+        time.sleep(30)
+    assert 0.2 <= time.monotonic() - begin < 10
+
+
+def test_celerys_soft_limit_ends_the_block_too() -> None:
+    with pytest.raises(SoftTimeLimitExceeded), deadline(30):
+        signal.raise_signal(signal.SIGUSR1)
+
+
+def test_a_block_is_ended_once() -> None:
+    ends = 0
+    with deadline(30):
+        for _ in range(2):
+            try:
+                signal.raise_signal(signal.SIGUSR1)
+                signal.raise_signal(signal.SIGALRM)
+            except SoftTimeLimitExceeded:
+                ends += 1
+    assert ends == 1
+
+
+def test_what_comes_after_the_block_hits_nothing() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with deadline(0.2):
+        pass
+    remaining, _ = signal.getitimer(signal.ITIMER_REAL)
+
+    signal.raise_signal(signal.SIGUSR1)
+    end = time.monotonic() + 0.4
+    while time.monotonic() < end:
+        pass
+
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert remaining == 0 or remaining > 1, "the timer is off, or that of the tests again"
