@@ -130,9 +130,9 @@ class Faults(threading.Thread):
         self._rng.shuffle(children)
         for pid in sorted(children, key=lambda pid: pid not in running):
             with _stopped([pid]):
-                run = self._running().get(pid)
-                if self._may_crash([run] if run else []):
-                    touched = attempts_of(self._redis, [run] if run else [])
+                runs = self._runs_of([pid])
+                if self._may_crash(runs):
+                    touched = attempts_of(self._redis, runs)
                     os.kill(pid, SIGKILL)
                     self._recovery.touch(touched)
                     return True
@@ -142,23 +142,30 @@ class Faults(threading.Thread):
         name = self._rng.choice(list(self._service.workers))
         worker = self._service.workers[name]
         with _stopped(children := worker.children()):
-            running = self._running()
-            if not self._may_crash([running[pid] for pid in children if pid in running]):
+            ours = self._runs_of(children)
+            if not self._may_crash(ours):
                 return False
-            touched = attempts_of(self._redis, held(self._redis))
+            touched = attempts_of(self._redis, ours)
+            perhaps = attempts_of(self._redis, held(self._redis))
             worker.stop(SIGKILL)
-        self._recovery.touch(touched)
+        self._recovery.touch(touched, perhaps=perhaps)
         time.sleep(self._rng.uniform(0.5, 3))
         self._service.start_worker(name)
         return True
 
     def _stop_worker(self) -> bool:
         name = self._rng.choice(list(self._service.workers))
-        touched = attempts_of(self._redis, held(self._redis))
-        self._service.workers[name].stop(SIGTERM)
-        self._recovery.touch(touched)
+        worker = self._service.workers[name]
+        touched = attempts_of(self._redis, self._runs_of(worker.children()))
+        perhaps = attempts_of(self._redis, held(self._redis))
+        worker.stop(SIGTERM)
+        self._recovery.touch(touched, perhaps=perhaps)
         self._service.start_worker(name)
         return True
+
+    def _runs_of(self, pids: list[int]) -> list[str]:
+        running = self._running()
+        return [running[pid] for pid in pids if pid in running]
 
     def _running(self) -> dict[int, str]:
         """Which run each process has in hand."""

@@ -1,10 +1,11 @@
 """How long jobs need to recover, and how often each of them ends, as seen in Redis.
 
-A fault touches the runs that it can have harmed: those that a killed or stopped worker may have held, and all open ones
-when it is Redis that fails. From the end of the last fault that touched it to its next start, a run recovers. Time does
+A fault touches the runs that it can have harmed: those that a killed or stopped worker ran, and all open ones when it
+is Redis that fails. Whose message waits in which worker cannot be told: a fault of either touches those messages that
+have not been touched before. From the end of the last fault that touched it to its next start, a run recovers. Time does
 not count in which it waits behind others: it is on its lane, the lane has not come to its number, and another run has
-been started meanwhile. It counts while nobody starts anything, and while the run is not on its lane: it is held, perhaps
-by somebody who is dead. A run that ends without another start had no need to recover.
+been started meanwhile. It counts while nobody starts anything, and while the run is not on its lane: it is held, if
+only by somebody who is dead. A run that ends without another start had no need to recover.
 """
 
 import threading
@@ -61,10 +62,12 @@ class Recovery(threading.Thread):
         self._lock = threading.Lock()
         self._last: tuple[float, object] = (time.monotonic(), None)
 
-    def touch(self, attempts: dict[str, int]) -> None:
-        """A fault is over; `attempts` are those of the runs it touched, from before it."""
+    def touch(self, attempts: dict[str, int], *, perhaps: dict[str, int] | None = None) -> None:
+        """A fault is over; the `attempts` of the runs that it touched, or `perhaps` touched, are from before it."""
         with self._lock:
-            self._touched.update({run: _Touched(count) for run, count in attempts.items()})
+            self._touched |= {run: _Touched(count) for run, count in attempts.items()}
+            for run, count in (perhaps or {}).items():
+                self._touched.setdefault(run, _Touched(count))
 
     def run(self) -> None:
         """The thread's body."""
