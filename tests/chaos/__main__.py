@@ -87,6 +87,7 @@ async def _run(running: Service, *, jobs: int, kinds: Sequence[Kind], seed: int)
         books=books,
         kills={kind: causing.done[kind] for kind in kinds},
         longest_recovery_s=recovery.longest_s,
+        late=recovery.late,
         took_s=time.monotonic() - began,
         surprises=[*causing.surprises, *ledger.surprises],
         leftovers=stays,

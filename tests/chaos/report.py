@@ -22,6 +22,8 @@ class Report:
     kills: dict[Kind, int]
     longest_recovery_s: float
     took_s: float
+    #: Runs that took too long to recover.
+    late: list[str] = field(default_factory=list)
     #: Faults and answers that were not what they should be.
     surprises: list[str] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
@@ -49,6 +51,7 @@ class Report:
             "stuck": self.books.stuck,
             "duplicated": self.books.duplicated,
             "given up though innocent": self.books.condemned,
+            "recovered late": self.late,
             "left behind": self.leftovers,
             "not as it should be": self.surprises,
             "never happened": [kind.value for kind, count in self.kills.items() if not count],
