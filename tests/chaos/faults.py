@@ -48,7 +48,7 @@ _WEIGHTS: dict[Kind, int] = {
     Kind.API: 3,
     Kind.REDIS_STOP: 1,
     Kind.REDIS_KILL: 1,
-    Kind.REDIS_HANG: 1,
+    Kind.REDIS_HANG: 2,
     Kind.REDIS_DROP: 2,
 }
 _JOBS_PER_FAULT = 25
