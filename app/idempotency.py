@@ -70,8 +70,8 @@ class Claim:
 
 
 def fingerprint(*parts: object) -> str:
-    """Stands for a request: what is equal in all these parts, as JSON, is the same request."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    """32 hex digits that stand for a request: what is equal in all these parts, as JSON, is the same request."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 async def claim(client: aioredis.Redis, name: str) -> Claim | Answered:

@@ -12,7 +12,7 @@ if finished_at and not given.erase then return 'ended' end
 local function erase(run_goes_on)
   list(id, nil)
   redis.call('HSET', key.job .. id, 'expires_at', 0)
-  redis.call('HDEL', key.job .. id, 'filename', 'url', 'image')
+  redis.call('HDEL', key.job .. id, 'filename', 'url', 'image', 'sha256')
   if not finished_at or run_goes_on then redis.call('HSET', key.job .. id, 'left', 'ERASED') end
   if not run_goes_on then
     redis.call('HDEL', key.job .. id, 'options')
