@@ -31,6 +31,8 @@ class Kind(StrEnum):
     WORKER_STOP = "worker_stop"
     #: kill -9 of an API process.
     API = "api"
+    #: SIGTERM to an API process, which then answers what it has begun to.
+    API_STOP = "api_stop"
     #: SIGTERM to Redis, which is away for some seconds.
     REDIS_STOP = "redis_stop"
     #: kill -9 of Redis, which is started again at once.
@@ -46,6 +48,7 @@ _WEIGHTS: dict[Kind, int] = {
     Kind.WORKER_MAIN: 2,
     Kind.WORKER_STOP: 2,
     Kind.API: 3,
+    Kind.API_STOP: 1,
     Kind.REDIS_STOP: 1,
     Kind.REDIS_KILL: 1,
     Kind.REDIS_HANG: 2,
@@ -109,6 +112,7 @@ class Faults(threading.Thread):
             Kind.WORKER_MAIN: self._kill_main,
             Kind.WORKER_STOP: self._stop_worker,
             Kind.API: self._kill_api,
+            Kind.API_STOP: self._stop_api,
             Kind.REDIS_STOP: self._stop_redis,
             Kind.REDIS_KILL: self._kill_redis,
             Kind.REDIS_HANG: self._hang_redis,
@@ -188,6 +192,12 @@ class Faults(threading.Thread):
         port = self._rng.choice(list(self._service.apis))
         self._service.apis[port].stop(SIGKILL)
         time.sleep(self._rng.uniform(0.2, 2))
+        self._service.start_api(port)
+        return True
+
+    def _stop_api(self) -> bool:
+        port = self._rng.choice(list(self._service.apis))
+        self._service.apis[port].stop(SIGTERM)
         self._service.start_api(port)
         return True
 

@@ -24,7 +24,12 @@ _REPLAYED = 0.2
 T = TypeVar("T")
 
 #: What a client may be told for a passing reason.
-_PASSING = {(503, "broker_unavailable"), (503, "model_unavailable"), (409, "idempotency_in_flight")}
+_PASSING = {
+    (503, "broker_unavailable"),
+    (503, "model_unavailable"),
+    (503, "service_stopping"),
+    (409, "idempotency_in_flight"),
+}
 
 
 class Clients:
