@@ -19,12 +19,12 @@ from pathlib import Path
 
 import redis
 
-from tests.chaos import faults, orders
-from tests.chaos.faults import Faults, Kind
+from tests.chaos.faults import Faults
+from tests.chaos.kinds import Kind, draw_faults
 from tests.chaos.ledger import Ledger
 from tests.chaos.leftovers import leftovers, records
 from tests.chaos.load import Clients
-from tests.chaos.orders import Request
+from tests.chaos.orders import Request, draw_requests
 from tests.chaos.recovery import Ends, Recovery
 from tests.chaos.report import Report
 from tests.chaos.service import Service, service
@@ -55,7 +55,7 @@ def main() -> int:
 
 async def _run(running: Service, *, jobs: int, kinds: Sequence[Kind], seed: int) -> Report:
     began, rng = time.monotonic(), random.Random(seed)
-    requests, drawn = orders.draw(jobs, rng), faults.draw(jobs, kinds, rng)
+    requests, drawn = draw_requests(jobs, rng), draw_faults(jobs, kinds, rng)
     ledger = Ledger()
     recovery, ends = Recovery(running), Ends(running)
 

@@ -47,7 +47,7 @@ _SHARES = {"work": 66, "shared": 12, "keeps": 8, "unsteady": 7, "fails": 3, "all
 _STUBBORN_EVERY = 200
 
 
-def draw(jobs: int, rng: random.Random) -> list[Request]:
+def draw_requests(jobs: int, rng: random.Random) -> list[Request]:
     """Requests for so many jobs."""
     requests: list[Request] = []
     number = 0

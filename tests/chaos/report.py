@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.chaos.faults import Kind
+from tests.chaos.kinds import Kind
 from tests.chaos.ledger import Books, Ledger
 
 _MAX_LINES = 20

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.chaos.faults import Kind
+from tests.chaos.kinds import Kind
 from tests.processes import ROOT
 
 KINDS = [kind.value for kind in Kind if kind not in (Kind.WORKER_MAIN, Kind.REDIS_STOP)]
