@@ -70,6 +70,10 @@ async def _run(running: Service, *, jobs: int, kinds: Sequence[Kind], seed: int)
     following = asyncio.create_task(clients.follow(until=settled))
     await clients.submit_all(requests)
     await asyncio.to_thread(causing.join)
+    try:
+        await asyncio.to_thread(running.wait_until_ready)
+    except AssertionError as error:
+        ledger.surprises.append(f"after the last fault {error}")
     with contextlib.closing(running.redis.client()) as client:
         await _settle(client, ledger)
         settled.set()

@@ -3,11 +3,13 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
 import redis
 
+from app import keys
 from app.local import redis_command
 from tests.processes import ROOT, Process, RedisServer, free_port, wait_for
 
@@ -58,11 +60,16 @@ class Service:
             self.start_api(port)
         for name in WORKERS:
             self.start_worker(name)
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Wait until both API processes answer and both workers have announced themselves. Raises `AssertionError`."""
         for address in self.addresses:
-            wait_for(lambda at=address: _ready(at), timeout_s=90, what="readiness")  # type: ignore[misc]
+            wait_for(partial(_ready, address), timeout_s=90, what="readiness")
         with contextlib.closing(self.redis.client()) as client:
             for name in WORKERS:
-                wait_for(lambda at=name: client.exists(f"worker:{at}@chaos"), timeout_s=90, what=f"worker {name}")  # type: ignore[misc]
+                announced = partial(client.exists, keys.worker(f"{name}@chaos"))
+                wait_for(announced, timeout_s=90, what=f"the word of worker {name}")
 
     @property
     def addresses(self) -> list[str]:
