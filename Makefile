@@ -11,7 +11,7 @@ ENGINE = docker info >/dev/null 2>&1 && $(COMPOSE) version >/dev/null 2>&1
 
 .DEFAULT_GOAL := help
 .PHONY: help up down logs ps up-docker down-docker logs-docker ps-docker up-local down-local logs-local ps-local \
-	run-redis run-worker run-api run-flower install install-dev test zoo check lint types floors format clean
+	run-redis run-worker run-api run-flower install install-dev test zoo chaos check lint types floors format clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ test: install-dev ## Run the tests, on a real Redis that they start
 
 zoo: install-dev ## Read the odd images that Pillow is tested with, and count how they end
 	@$(BIN)/python -m tests.zoo
+
+chaos: install-dev ## Kill things under load, and see that nothing accepted is lost: make chaos JOBS=5000 SEED=7
+	@$(BIN)/python -m tests.chaos --jobs $(or $(JOBS),500) --seed $(or $(SEED),1)
 
 check: lint types floors test ## Lint, types, import floors and tests
 
