@@ -9,11 +9,11 @@ if redis.call('EXISTS', key.job .. run) == 0 then return {'gone'} end
 local over, cancel_at, process = fields(run, 'over', 'cancel_at', 'process')
 if over then return {'ended'} end
 if not cancel_at and not wanted(run) then return {'gone'} end
-local holder = redis.call('GET', lock)
-if holder and holder ~= token then return {'held'} end
--- A run is its process's though its lock has run out, until another has been given it. Without a token writes who ends
+-- A run is its process's though its lock has run out, until it has been published again. Without a token writes who ends
 -- what has not started.
-if state ~= 'STARTED' and (process or '') ~= token then return {'held'} end
+if process and process ~= token or not process and token ~= '' and state ~= 'STARTED' then return {'held'} end
+-- A copy of its message must not cut its wait for another attempt short.
+if state == 'STARTED' and redis.call('ZSCORE', key.retries, run) then return {'held'} end
 if cancel_at then
   end_run(run, 'REVOKED', revoked(run))
   return {fields(run, 'left') == 'ERASED' and 'gone' or 'cancelled'}
@@ -45,13 +45,12 @@ local function keep_pace(task, priority)
 end
 
 local function start()
-  -- A lock that is ours already: the answer to this very start was lost.
-  if not holder then redis.call('HINCRBY', key.job .. run, 'attempts', 1) end
+  -- One that is ours already: the answer to this very start was lost.
+  if not process then redis.call('HINCRBY', key.job .. run, 'attempts', 1) end
   redis.call('SET', lock, token, 'PX', LOCK_TTL)
   redis.call('HSET', key.job .. run, 'process', token, 'started_at', now, 'updated_at', now)
   redis.call('HDEL', key.job .. run, 'retry_at')
   redis.call('ZADD', key.leases, now + LOCK_TTL, run)
-  redis.call('ZREM', key.retries, run)
   run_until(run, now + lives.open)
   local task, priority, number, again = fields(run, 'task', 'priority', 'number', 'again')
   if redis.call('ZREM', waiting_key(task, priority), run) == 1 then
@@ -95,7 +94,7 @@ if state == 'STARTED' then
 elseif state == 'RETRY' then
   put_aside()
   said = {'PXAT', given.retry_at + lives.open}
-elseif not holder then
+elseif token ~= '' then
   redis.call('SET', lock, token, 'PX', LOCK_TTL)
 end
 redis.call('HSET', key.job .. run, 'updated_at', now)

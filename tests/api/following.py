@@ -62,6 +62,11 @@ def put_aside(backend: FencedBackend, job_id: str) -> None:
     backend.store_result(job_id, TransientError("Busy."), "RETRY", request=request_of(job_id), retry_at_ms=due)
 
 
+def become_due(backend: FencedBackend) -> None:
+    """Let the next attempts be due."""
+    backend.client.delete(keys.RETRIES)
+
+
 async def check_cancelled(http: httpx.AsyncClient, job_id: str) -> None:
     """It shows nothing but that."""
     document = await status(http, job_id)

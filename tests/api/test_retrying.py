@@ -14,7 +14,7 @@ from app.backend import FencedBackend
 from app.config import Settings
 from app.errors import InvalidImage, TransientError, UploadMissing
 from app.registry import now_ms
-from tests.api.following import cancel, listed, put_aside, start, status, submit
+from tests.api.following import become_due, cancel, listed, put_aside, start, status, submit
 from tests.api.test_submit import check_problem, files_in
 from tests.backends import backend_of, crash, fail, finish
 from tests.records import accept, new_job
@@ -88,6 +88,7 @@ async def test_a_job_that_failed_after_all_its_retries_has_as_many_again(
 ) -> None:
     job_id = await submit(http)
     put_aside(backend, job_id)
+    become_due(backend)
     fail(backend, job_id, TransientError("Busy."))
 
     await retry(http, job_id)

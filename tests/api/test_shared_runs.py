@@ -14,7 +14,17 @@ from app.config import Settings
 from app.queues import Why
 from app.storage import Storage
 from app.worker import chores
-from tests.api.following import cancel, check_cancelled, put_aside, report, start, status, submit, waited_for
+from tests.api.following import (
+    become_due,
+    cancel,
+    check_cancelled,
+    put_aside,
+    report,
+    start,
+    status,
+    submit,
+    waited_for,
+)
 from tests.api.test_submit import check_problem, files_in
 from tests.backends import RESULT, backend_of, finish, request_of
 
@@ -67,6 +77,7 @@ async def test_a_leader_is_cancelled_and_its_run_goes_on(
     assert (await status(http, follower))["attempts"] == 1
     assert await status(http, leader) == cancelled, "what becomes of the run is no longer its matter"
     assert queues.requeue(backend.app.redis, leader, Why.LOST, app=backend.app) == "kept"
+    become_due(backend)
     finish(backend, leader)
     assert await status(http, leader) == cancelled
     assert (await http.get(f"/result/{follower}")).json()["attempts"] == 2

@@ -298,14 +298,41 @@ def test_a_retry_waits_for_its_time_and_is_published_once(
     assert read(client, job.job_id).retry_at is None
 
 
-def test_celery_itself_can_read_a_retry_and_a_failure(backend: FencedBackend, job: NewJob, celery: CeleryApp) -> None:
+def test_celery_itself_can_read_a_retry_and_a_failure(
+    backend: FencedBackend, client: redis.Redis, job: NewJob, celery: CeleryApp
+) -> None:
     start(backend, job)
     store(backend, job, State.RETRY, TransientError("Away."), retry_at_ms=now_ms())
     assert isinstance(celery.AsyncResult(job.job_id).result, TransientError)
 
+    client.delete(keys.RETRIES)  # it is due, and published
     start(backend, job)
     store(backend, job, State.FAILURE, InvalidImage("Damaged."))
     assert isinstance(celery.AsyncResult(job.job_id).result, InvalidImage)
+
+
+def test_a_copy_of_its_message_does_not_cut_the_wait_for_another_attempt_short(
+    backend: FencedBackend, client: redis.Redis, job: NewJob
+) -> None:
+    start(backend, job)
+    store(backend, job, State.RETRY, TransientError("Away."), retry_at_ms=now_ms() + 60_000)
+
+    assert start(backend, job, OTHER) is Write.HELD
+
+    assert state_of(client, job) == "RETRY"
+    assert client.zcard(keys.RETRIES) == 1
+
+
+def test_a_run_whose_lock_ran_out_is_not_started_beside_its_process(
+    backend: FencedBackend, client: redis.Redis, job: NewJob
+) -> None:
+    start(backend, job)
+    client.delete(keys.run(job.job_id))
+
+    assert start(backend, job, OTHER) is Write.HELD
+
+    store(backend, job, State.SUCCESS, RESULT)
+    assert state_of(client, job) == "SUCCESS"
 
 
 def test_what_fails_before_it_starts_is_written_without_a_token(
