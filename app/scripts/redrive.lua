@@ -8,8 +8,9 @@ local listed, task = fields(id, 'listed', 'task')
 if listed ~= 'failed' then return {'not failed'} end
 local depth, interval = backlog(task)
 if depth >= given.max_depth then return {'full', depth, interval} end
-redis.call('HDEL', key.job .. id, 'finished_at', 'started_at', 'over', 'over_at', 'run_id', 'digest')
+-- First what a full Redis refuses.
 redis.call('HSET', key.job .. id, 'crashes', 0, 'retries', 0, 'waiting_since', now, 'updated_at', now)
+redis.call('HDEL', key.job .. id, 'finished_at', 'started_at', 'over', 'over_at', 'run_id', 'digest')
 redis.call('DEL', key.meta .. id)
 live_until(id, now + lives.open)
 list(id, 'pending')
