@@ -11,10 +11,10 @@ ENGINE = docker info >/dev/null 2>&1 && $(COMPOSE) version >/dev/null 2>&1
 
 .DEFAULT_GOAL := help
 .PHONY: help up down logs ps up-docker down-docker logs-docker ps-docker up-local down-local logs-local ps-local \
-	run-redis run-worker run-api run-flower install install-dev test zoo chaos check lint types floors format clean
+	run-redis run-worker run-api run-flower install install-dev test zoo chaos bench-backlog check lint types floors format clean
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: ## Start everything, with containers where an engine is in reach, else on this machine
 	@if $(ENGINE); then $(MAKE) --no-print-directory up-docker; else $(MAKE) --no-print-directory up-local; fi
@@ -84,6 +84,9 @@ zoo: install-dev ## Read the odd images that Pillow is tested with, and count ho
 
 chaos: install-dev ## Kill things under load, and see that nothing accepted is lost: make chaos JOBS=5000 SEED=7
 	@$(BIN)/python -m tests.chaos --jobs $(or $(JOBS),500) --seed $(or $(SEED),1)
+
+bench-backlog: install-dev ## Say what a long queue costs: make bench-backlog JOBS=100000
+	@$(BIN)/python -m tests.benchmarks.backlog --jobs $(or $(JOBS),100000)
 
 check: lint types floors test ## Lint, types, import floors and tests
 
