@@ -80,7 +80,8 @@ def discard(storage: Storage, pictures: Iterable[Picture]) -> None:
 
 def wants_fresh(headers: Headers) -> bool:
     """Whether the answer of another job will not do (RFC 9111, 5.2.1.4)."""
-    return "no-cache" in {directive.strip().lower() for directive in headers.get("cache-control", "").split(",")}
+    directives = ",".join(headers.getlist("cache-control")).split(",")
+    return "no-cache" in {directive.strip().lower() for directive in directives}
 
 
 def probe_and_keep(upload: IncomingUpload, filename: str | None, *, max_pixels: int) -> Picture:
