@@ -39,7 +39,10 @@ if not finished_at then
   if run ~= id then
     redis.call('SREM', key.followers .. run, id)
     redis.call('HDEL', key.job .. id, 'run_id')
-    if not given.erase then end_job(id, 'REVOKED', revoked(id)) end
+    if not given.erase then
+      keep_starts(id, run)
+      end_job(id, 'REVOKED', revoked(id))
+    end
     if not wanted(run) then stop_run(run) end
     if not given.erase then return 'cancelled' end
   elseif redis.call('EXISTS', key.followers .. run) == 1 then

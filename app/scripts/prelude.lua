@@ -166,17 +166,22 @@ local function run_until(run, moment)
   end
 end
 
+-- Keeps, with a job that ends, what it showed of its run while that went on.
+local function keep_starts(id, run)
+  local attempts, started_at = fields(run, 'attempts', 'started_at')
+  redis.call('HSET', key.job .. id, 'attempts', attempts or 0)
+  if started_at then redis.call('HSET', key.job .. id, 'started_at', started_at) end
+end
+
 -- Ends a run and every job that it is for, as `dead` if it killed its processes. Its answer is for later jobs too, unless
 -- it is `unlike` what they ask for.
 local function end_run(run, state, value, how)
   local dead, unlike = how and how.dead, how and how.unlike
   unhold(run)
   redis.call('HSET', key.job .. run, 'over', state, 'over_at', now)
-  local attempts, started_at, digest, left, expires_at =
-    fields(run, 'attempts', 'started_at', 'digest', 'left', 'expires_at')
+  local digest, left, expires_at = fields(run, 'digest', 'left', 'expires_at')
   for _, id in ipairs(subscribers(run)) do
-    redis.call('HSET', key.job .. id, 'attempts', attempts or 0)
-    if started_at then redis.call('HSET', key.job .. id, 'started_at', started_at) end
+    keep_starts(id, run)
     end_job(id, state, value)
     if dead then list_as_dead(id) end
   end

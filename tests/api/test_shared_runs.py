@@ -44,11 +44,14 @@ async def test_a_follower_is_cancelled_alone(
 ) -> None:
     leader, follower, other = [await submit(http) for _ in range(3)]
     start(backend, leader)
-    assert (await status(http, follower))["coalesced_with"] == leader
+    before = await status(http, follower)
+    assert before["coalesced_with"] == leader
 
     assert await cancel(http, follower) == "cancelled"
 
     await check_cancelled(http, follower)
+    after = await status(http, follower)
+    assert (after["attempts"], after["started_at"]) == (1, before["started_at"]), "what was begun for it stays told"
     assert client.smembers(keys.followers(leader)) == {other}
     assert report(backend, leader) == "stored"
     backend.store_result(leader, RESULT, "SUCCESS", request=request_of(leader))
