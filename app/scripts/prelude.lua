@@ -133,21 +133,29 @@ end
 
 -- Runs
 
+local function is_there(id)
+  local expires_at = fields(id, 'expires_at')
+  return expires_at and tonumber(expires_at) > now
+end
+
 -- The jobs that a run is for: its own unless it has left, and its followers; not those whose time is over.
 local function subscribers(run)
   local ids = {}
   local function add(id)
-    local expires_at = fields(id, 'expires_at')
-    if expires_at and tonumber(expires_at) > now then ids[#ids + 1] = id end
+    if is_there(id) then ids[#ids + 1] = id end
   end
   if not fields(run, 'left') then add(run) end
   for _, id in ipairs(redis.call('SMEMBERS', key.followers .. run)) do add(id) end
   return ids
 end
 
--- Whether anybody still wants what a run gives.
+-- Whether anybody still wants what a run gives. The first who does is enough: there may be very many.
 local function wanted(run)
-  return #subscribers(run) > 0
+  if not fields(run, 'left') and is_there(run) then return true end
+  for _, id in ipairs(redis.call('SMEMBERS', key.followers .. run)) do
+    if is_there(id) then return true end
+  end
+  return false
 end
 
 -- Keeps the record of a run, and the upload that it names.

@@ -382,3 +382,20 @@ async def test_a_run_is_followed_by_so_many(http: httpx.AsyncClient, client: red
     assert second["coalesced_with"] == first["job_id"]
     assert (third["coalesced_with"], fourth["coalesced_with"]) == (None, third["job_id"])
     assert runs(client) == 2
+
+
+@pytest.mark.parametrize("left", [False, True])
+async def test_joining_a_run_costs_the_same_however_many_follow_it(
+    http: httpx.AsyncClient, client: redis.Redis, *, left: bool
+) -> None:
+    first = await post(http)
+    for _ in range(200):
+        await post(http)
+    if left:
+        await http.post(f"/jobs/{first['job_id']}/cancel")
+    client.config_resetstat()
+
+    assert (await post(http))["coalesced_with"] == first["job_id"]
+
+    stats: Any = client.info("commandstats")
+    assert stats["cmdstat_hmget"]["calls"] < 50
