@@ -75,7 +75,7 @@ class Custody:
     def _end_late(self, running: dict[str, Any]) -> None:
         limit_s = self._app.settings.task_time_limit
         for request in running.values():
-            if time.time() - request.time_start > limit_s + _LATE_S:
+            if time.monotonic() - request.accepted_s > limit_s + _LATE_S:
                 error = self._app.backend.prepare_exception(TimeLimit(TimeLimit.SENTENCE))
                 # Whatever comes of that: it may have lost the run to another process, and would sit here for ever.
                 outcome = self._write(request, error, State.FAILURE)

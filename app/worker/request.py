@@ -27,6 +27,8 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery carries no types
     """A request that knows under which token its job runs."""
 
     _given_back = False
+    #: When a process took it, by this machine's monotonic clock; Celery's own moment goes wrong when the clock is set.
+    accepted_s = 0.0
 
     @property
     def _context(self) -> Context:
@@ -34,6 +36,11 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery carries no types
         context = super()._context
         context.run_token = self._token()
         return context
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """Called when a process has taken it. Whoever sees it among the active requests sees when that was."""
+        self.accepted_s = time_accepted
+        super().on_accepted(pid, time_accepted)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:  # noqa: FBT001, FBT002  # Celery's signature
         """Publish the run of a process that died again, or give it up if it has done so too often."""

@@ -1,13 +1,16 @@
 """What a worker holds, as its main process looks after it."""
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
 from celery.worker import state as worker_state
+from kombu import Connection
 
 from app import keys, queues, scripts
 from app.broker import CeleryApp
@@ -19,6 +22,7 @@ from app.worker import custody as module
 from app.worker.custody import Custody
 from app.worker.identity import token_of
 from app.worker.killing import MAX_A_MINUTE
+from app.worker.request import JobRequest
 from tests.backends import request_of
 from tests.records import accept
 
@@ -31,7 +35,7 @@ class Request:
 
     id: str
     worker_pid: int | None = None
-    time_start: float | None = None
+    accepted_s: float = 0.0
 
 
 @pytest.fixture
@@ -54,7 +58,7 @@ def custody(celery: CeleryApp, storage: Storage, monkeypatch: pytest.MonkeyPatch
 def running(celery: CeleryApp, job: NewJob, *, process_id: int = 101, since_s: float = 0) -> Request:
     """A job that a process of ours has started."""
     celery.backend.start(job.job_id, {"progress": 5}, request=request_of(job.job_id, token=token_of(process_id)))
-    request = Request(id=job.job_id, worker_pid=process_id, time_start=time.time() - since_s)
+    request = Request(id=job.job_id, worker_pid=process_id, accepted_s=time.monotonic() - since_s)
     worker_state.active_requests.add(request)
     worker_state.reserved_requests.add(request)
     return request
@@ -186,6 +190,30 @@ def test_who_is_late_fails_and_is_killed_unless_it_may_be_waiting_for_redis(
 
     assert killed == [requests[0].worker_pid]
     assert [state_of(celery, job) for job in (late, early)] == ["FAILURE", "STARTED"]
+
+
+def test_a_clock_that_is_set_makes_nobody_late(
+    custody: Custody,
+    celery: CeleryApp,
+    client: redis.Redis,
+    settings: Settings,
+    killed: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = accept(client, settings)
+    channel = Connection("memory://").channel()
+    message = channel.Message(json.loads(celery.messages.encode(job)), channel=channel)
+    request = JobRequest(message, app=celery, task=SimpleNamespace(acks_late=True))
+    worker_state.task_reserved(request)
+    request.on_accepted(101, time.monotonic())
+    celery.backend.start(job.job_id, {"progress": 5}, request=request_of(job.job_id, token=token_of(101)))
+    by_the_clock = time.time() + 86_400
+    monkeypatch.setattr(time, "time", lambda: by_the_clock)
+
+    custody.look(in_touch_s=LONG)
+
+    assert killed == []
+    assert state_of(celery, job) == "STARTED"
 
 
 def test_who_has_lost_its_run_is_killed_when_it_is_late_and_harms_nothing(
