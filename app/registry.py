@@ -26,6 +26,12 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def read_clock_ms(client: redis.Redis) -> int:
+    """Milliseconds since the epoch by the clock of Redis, which all times in Redis are by."""
+    seconds, microseconds = client.time()
+    return seconds * 1000 + microseconds // 1000
+
+
 def lives_ms(settings: Settings) -> dict[str, int]:
     """How long jobs are kept while they are open, once they have ended, and as tombstones; as the scripts are told."""
     lives = {"open": settings.open_ttl, "result": settings.result_ttl, "tombstone": settings.tombstone_ttl}

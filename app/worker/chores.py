@@ -14,7 +14,7 @@ from app import keys, queues
 from app.broker import CeleryApp
 from app.errors import JobGone, QueueTimeout
 from app.queues import Requeued, Why
-from app.registry import now_ms
+from app.registry import read_clock_ms
 from app.states import State
 from app.storage import Storage, removed
 from app.worker.identity import WORKER
@@ -118,16 +118,18 @@ def sweep(client: redis.Redis, storage: Storage) -> int:
             for job_id, _ in some:
                 pipeline.hmget(keys.job(job_id), "expires_at", "left", "over")
             records = pipeline.execute()
-        orphans = [path for (_, path), fields in zip(some, records, strict=True) if not _has_files(*fields)]
+        now = read_clock_ms(client)
+        orphans = [path for (_, path), fields in zip(some, records, strict=True) if not _has_files(*fields, now=now)]
         swept += sum(removed(partial(storage.remove, path)) for path in orphans)
     return swept
 
 
-def _has_files(expires_at: str | None, left: str | None, over: str | None) -> bool:
+def _has_files(expires_at: str | None, left: str | None, over: str | None, *, now: int) -> bool:
     """Whether a record keeps files: until it expires, and as long as others need the run that its job has left."""
-    return expires_at is not None and (int(expires_at) > now_ms() or (left is not None and over is None))
+    return expires_at is not None and (int(expires_at) > now or (left is not None and over is None))
 
 
 def _due(client: redis.Redis, index: str) -> list[str]:
     """The first members of a sorted set of times that have come."""
-    return [str(member) for member in client.zrangebyscore(index, "-inf", now_ms(), start=0, num=_AT_ONCE)]
+    now = read_clock_ms(client)
+    return [str(member) for member in client.zrangebyscore(index, "-inf", now, start=0, num=_AT_ONCE)]

@@ -8,6 +8,7 @@ ours, which Celery stores as the failure, or Ignore or Reject, which store nothi
 import logging
 import os
 import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,7 +30,7 @@ from app.errors import (
     TransientError,
     UploadMissing,
 )
-from app.registry import ImageFacts, JobRecord, now_ms
+from app.registry import ImageFacts, JobRecord
 from app.schemas import file_url
 from app.states import State
 from app.storage import Storage, removed
@@ -79,6 +80,7 @@ def run_job(celery_task: CeleryTask, message: Message, loaded: Mapping[str, Any]
     record: JobRecord | None = None
     try:
         record = progress.start()
+        began_s = time.monotonic()
         _check_wait(record, attempt.settings.queue_ttl)
         if record.attempts > 1:
             storage.discard_attempts(request.id)
@@ -94,7 +96,7 @@ def run_job(celery_task: CeleryTask, message: Message, loaded: Mapping[str, Any]
     except Exception as error:  # noqa: BLE001  # whatever a task raises ends as an error of ours
         failure = _sorted(error, request.id)
         if record is not None and isinstance(failure, TransientError):
-            _retry(celery_task, record, failure)
+            _retry(celery_task, record, failure, worked_s=time.monotonic() - began_s)
         if record is not None:
             _discard(attempt)
         raise failure from None
@@ -206,7 +208,7 @@ def _sorted(error: Exception, job_id: str) -> AppError:
             return ModelError("The model could not process this picture.")
 
 
-def _retry(celery_task: CeleryTask, record: JobRecord, error: TransientError) -> None:
+def _retry(celery_task: CeleryTask, record: JobRecord, error: TransientError, *, worked_s: float) -> None:
     """Put the job aside until its next attempt is due, and leave the body; or return, when there is none left.
 
     Celery's own retry would hold the message in this worker's memory, outside of every lease. Ours is a state and a due
@@ -215,7 +217,9 @@ def _retry(celery_task: CeleryTask, record: JobRecord, error: TransientError) ->
     settings, request = celery_task.app.settings, celery_task.request
     if record.retries >= settings.task_max_retries:
         return
-    due = now_ms() + round(_backoff_s(record.retries, first_s=settings.retry_backoff_s) * 1000)
+    backoff_s = _backoff_s(record.retries, first_s=settings.retry_backoff_s)
+    # By the clock of Redis, as the moment of the start is: this machine's may be set otherwise.
+    due = record.updated_at + round((worked_s + backoff_s) * 1000)
     # Waits for Redis if it is away: until this is stored, the message stays unacknowledged.
     celery_task.backend.store_result(request.id, error, State.RETRY, request=request, retry_at_ms=due)
     raise Ignore

@@ -59,6 +59,24 @@ def test_only_jobs_that_are_due_are_published(celery: CeleryApp, client: redis.R
     assert json.loads(message)["headers"]["id"] == due.job_id
 
 
+def test_chores_go_by_the_clock_of_redis(
+    celery: CeleryApp, client: redis.Redis, settings: Settings, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later, (waiting, upload) = accept(client, settings), add(client, storage, settings)
+    start(celery, later)
+    write(celery, later, State.RETRY, TransientError("Away."), retry_at_ms=now_ms() + 60_000)
+    os.utime(upload, (time.time() - 7200, time.time() - 7200))
+    ahead_ns = time.time_ns() + 30 * 86_400 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: ahead_ns)
+
+    assert chores.publish_due(celery) == 0
+    assert chores.erase_expired(celery, storage) == 0
+    assert chores.sweep(client, storage) == 0
+
+    assert upload.exists()
+    assert client.zscore(keys.waiting("classify", 5), waiting.job_id)
+
+
 def test_a_record_that_cannot_be_read_keeps_no_other(
     celery: CeleryApp, client: redis.Redis, settings: Settings
 ) -> None:

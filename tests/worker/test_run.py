@@ -1,17 +1,19 @@
 """Attempts that fail: sorting errors, the delays between attempts, and what is left of them."""
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
+from celery.exceptions import Ignore
 from PIL import Image
 
 from app import keys, queues
 from app.broker import CeleryApp
 from app.config import Settings
 from app.errors import AppError, DeviceOutOfMemory, InvalidImage, ModelError, TransientError
-from app.registry import NewJob
+from app.registry import NewJob, read
 from app.storage import Storage
 from app.tasks.base import Attempt
 from app.worker.run import Message, _backoff_s, _sorted, run_job
@@ -70,12 +72,14 @@ class Failing(Echo):
         raise ValueError("late")
 
 
-def run(celery: CeleryApp, storage: Storage, job: NewJob, task: Failing) -> None:
+def run(
+    celery: CeleryApp, storage: Storage, job: NewJob, task: Failing, *, leaves_by: type[Exception] = ModelError
+) -> None:
     upload = storage.resolve(job.path)
     upload.parent.mkdir(exist_ok=True)
     upload.write_bytes(png(8, 8))
     celery_task: Any = SimpleNamespace(app=celery, backend=celery.backend, request=SimpleNamespace(id=job.job_id))
-    with pytest.raises(ModelError):
+    with pytest.raises(leaves_by):
         run_job(celery_task, Message(task=task, path=job.path, options={}, model=None), {"fake": FakeModel()}, storage)
 
 
@@ -87,6 +91,28 @@ def test_a_failed_attempt_leaves_no_files(
     run(celery, storage, job, Failing(lambda: None))
 
     assert not storage.artifact(job.job_id, "image.webp").exists()
+
+
+def test_the_next_attempt_is_due_by_the_clock_of_redis(
+    celery: CeleryApp,
+    client: redis.Redis,
+    storage: Storage,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = accept(client, settings, new_job(task="echo"))
+    ahead_ns = time.time_ns() + 86_400 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: ahead_ns)
+
+    def full() -> None:
+        raise DeviceOutOfMemory("Full.")
+
+    run(celery, storage, job, Failing(full), leaves_by=Ignore)
+
+    found = read(client, job.job_id)
+    assert found.started_at
+    assert found.retry_at
+    assert settings.retry_backoff_s / 2 <= (found.retry_at - found.started_at) / 1000 <= settings.retry_backoff_s + 5
 
 
 def test_an_attempt_that_fails_after_another_has_completed_the_job_leaves_its_files_alone(
