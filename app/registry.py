@@ -130,15 +130,13 @@ class JobRecord(NewJob):
             image=ImageFacts.from_fields(texts) if "image" in texts else None,
             run_id=texts.get("run_id"),
             cached="cached" in texts,
+            **{name: int(texts[name]) for name in _REQUIRED},
             **{name: int(texts[name]) for name in _INTEGERS if name in texts},
         )
 
 
+_REQUIRED = ("priority", "submitted_at", "updated_at", "expires_at")
 _INTEGERS = (
-    "priority",
-    "submitted_at",
-    "updated_at",
-    "expires_at",
     "number",
     "attempts",
     "retries",

@@ -80,11 +80,13 @@ def test_chores_go_by_the_clock_of_redis(
 def test_a_record_that_cannot_be_read_keeps_no_other(
     celery: CeleryApp, client: redis.Redis, settings: Settings
 ) -> None:
-    broken, sound = accept(client, settings), accept(client, settings)
-    for job in (broken, sound):
+    broken, lacking, sound = (accept(client, settings) for _ in range(3))
+    for job in (broken, lacking, sound):
         start(celery, job)
         write(celery, job, State.RETRY, TransientError("Away."), retry_at_ms=now_ms() - 1)
     change(client, broken, options="{")
+    client.hdel(keys.job(lacking.job_id), "priority")
+    client.zadd(keys.RETRIES, {sound.job_id: 3, broken.job_id: 2, lacking.job_id: 1})
 
     assert chores.publish_due(celery) == 1
     assert client.zcard(keys.RETRIES) == 0
