@@ -73,6 +73,8 @@ class History:
             (self.erase, 3),
             (self.try_again, 4),
             (self.hold_a_message, 2),
+            (self.copy_a_message, 3),
+            (self.empty_a_lane, 1),
             (self.wait_a_little, 6),
             (self.wait_for_leases, 6),
             (self.wait_for_long, 1),
@@ -153,6 +155,18 @@ class History:
 
     def lose_a_message(self) -> None:
         self._next_message()
+
+    def copy_a_message(self) -> None:
+        """kombu puts back what somebody goes on with, at either end of the lane."""
+        if self.jobs:
+            record = self._client.hgetall(keys.job(self._random.choice(self.jobs[-_RECENT:])))
+            if "number" in record and "priority" in record:
+                job = new_job(job_id=record["job_id"], priority=int(record["priority"]))
+                push = self._random.choice([self._client.lpush, self._client.rpush])
+                push(keys.lane(TASK, job.priority), self._celery.messages.encode(job))
+
+    def empty_a_lane(self) -> None:
+        self._client.delete(keys.lane(TASK, self._random.choice(list(Priority))))
 
     def report(self) -> None:
         if process := self._any(self._running):
