@@ -37,6 +37,8 @@ class Write(StrEnum):
     ENDED = "ended"
     #: The record has expired or was erased, and nobody else wants the run.
     GONE = "gone"
+    #: It is started later: it has crashed before, and so has another that runs.
+    LATER = "later"
     #: It was to be cancelled, and now is.
     CANCELLED = "cancelled"
 
@@ -123,6 +125,7 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
             token=getattr(request, "run_token", None) or "",
             retry_at=retry_at_ms,
             answered=_model_of(result) if state is State.SUCCESS else None,
+            max_crashes=self.app.settings.task_max_deliveries,
             lives=lives_ms(self.app.settings),
         )
         texts = [text.decode() for text in flat[0]] if flat else []

@@ -98,7 +98,7 @@ class Settings(BaseSettings):
 
     #: How long a result is kept after its job ended.
     result_ttl: Seconds = 86_400
-    #: How long a job may wait for its first start.
+    #: How long a job may wait for a start.
     queue_ttl: Seconds = 86_400
     #: How long an expired job still answers 410 instead of 404.
     tombstone_ttl: Seconds = 86_400

@@ -78,12 +78,14 @@ def _job(job: NewJob, message: str, sharing: Sharing | None) -> dict[str, Any]:
 
 
 async def redrive(client: aioredis.Redis, record: JobRecord, messages: Messages, settings: Settings) -> Reading:
-    """Queue a failed job again, under its id. Raises `NotFailed`, `QueueFull`."""
+    """Queue a failed job again, under its id and with the priority it came with. Raises `NotFailed`, `QueueFull`."""
+    priority = record.priority if record.asked_priority is None else record.asked_priority
     outcome, *said = await scripts.call(
         client,
         "redrive",
         id=record.job_id,
-        message=messages.encode(record),
+        message=messages.encode(replace(record, priority=priority)),
+        priority=priority,
         max_depth=settings.max_queue_depth,
         lives=lives_ms(settings),
     )

@@ -106,12 +106,14 @@ class JobRecord(NewJob):
     started_at: int | None = None
     finished_at: int | None = None
     retry_at: int | None = None
-    #: Since when the job waits for its first start, or its first one since it was queued again by a client.
+    #: Since when its run waits on its lane; None while it does not.
     waiting_since: int | None = None
     #: The job whose run this one shares; None for a run of its own.
     run_id: str | None = None
     #: Whether an earlier job's result was taken for it.
     cached: bool = False
+    #: The priority that was asked for, if it was raised since.
+    asked_priority: int | None = None
     #: How long that one took, from its submission to its end.
     total_ms: int | None = None
 
@@ -145,6 +147,7 @@ _INTEGERS = (
     "finished_at",
     "retry_at",
     "waiting_since",
+    "asked_priority",
     "total_ms",
 )
 

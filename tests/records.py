@@ -62,7 +62,7 @@ def leave(client: redis.Redis, settings: Settings, job_id: str, *, erase: bool =
 def redrive(client: redis.Redis, settings: Settings, job_id: str, *, message: str = MESSAGE) -> str:
     """Queue a failed job again, as its client does. Returns what became of it."""
     limits = {"max_depth": settings.max_queue_depth, "lives": lives_ms(settings)}
-    return str(scripts.call(client, "redrive", id=job_id, message=message, **limits)[0])
+    return str(scripts.call(client, "redrive", id=job_id, message=message, priority=5, **limits)[0])
 
 
 def read_job(client: redis.Redis, job_id: str) -> Job:

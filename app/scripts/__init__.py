@@ -27,6 +27,7 @@ _KEYS = {
     "dead": keys.DEAD,
     "lanes": keys.LANES,
     "leases": keys.LEASES,
+    "last_chance": keys.LAST_CHANCE,
     "expiring": keys.EXPIRING,
     "retries": keys.RETRIES,
     "unacked": keys.UNACKED,

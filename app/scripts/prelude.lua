@@ -53,7 +53,7 @@ end
 local function publish(run, message)
   local task, priority = fields(run, 'task', 'priority')
   local number = redis.call('HINCRBY', key.lanes, task .. ':' .. priority .. ':last', 1)
-  redis.call('HSET', key.job .. run, 'number', number)
+  redis.call('HSET', key.job .. run, 'number', number, 'waiting_since', now)
   redis.call('ZADD', waiting_key(task, priority), number, run)
   redis.call('LPUSH', lane_key(task, priority), message)
 end

@@ -48,6 +48,7 @@ if why ~= 'due' then
   unhold(run)
   if waiting then redis.call('HSET', key.job .. run, 'again', 1) end
   -- It has been waited for already, and does not wait again behind those that came later.
+  redis.call('HSETNX', key.job .. run, 'asked_priority', priority)
   redis.call('HSET', key.job .. run, 'priority', HIGH)
   redis.call('DEL', key.meta .. run)
   for _, id in ipairs(subscribers(run)) do

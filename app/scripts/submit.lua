@@ -48,7 +48,6 @@ local depth, interval = backlog(task)
 if queued > 0 and depth + queued > given.max_depth then return {'full', depth, interval} end
 
 local function start_run(id, job)
-  redis.call('HSET', key.job .. id, 'waiting_since', now)
   publish(id, job.message)
   if job.digest then
     redis.call('HSET', key.job .. id, 'digest', job.digest, 'model_is', job.model_is)

@@ -1,9 +1,21 @@
 -- The fence: stores one state of a run, if that is let through. Given: `run`, `state`, its `value` as Celery stores it,
--- the `token` of the process that runs it, `lives`; `retry_at` with RETRY; which model `answered` with SUCCESS. Returns what
--- became of it and, with STARTED, the record.
+-- the `token` of the process that runs it, `lives`; `max_crashes`; `retry_at` with RETRY; which model `answered` with
+-- SUCCESS. Returns what became of it and, with STARTED, the record.
 
 local run, state, value, token = given.run, given.state, given.value, given.token
 local lock = key.run .. run
+local NEXT_TURN = 2000
+
+-- A run that has crashed, and may do so only once more, is started beside no other such run: if their worker dies, it is
+-- known whose fault it was. So what was only near when a worker died is not condemned for it.
+local function has_its_turn()
+  local crashes = tonumber(fields(run, 'crashes') or 0)
+  if crashes == 0 or crashes < given.max_crashes - 1 then return true end
+  local other = redis.call('GET', key.last_chance)
+  if other and other ~= run and fields(other, 'process') then return false end
+  redis.call('SET', key.last_chance, run, 'PX', lives.open)
+  return true
+end
 
 if redis.call('EXISTS', key.job .. run) == 0 then return {'gone'} end
 local over, cancel_at, process = fields(run, 'over', 'cancel_at', 'process')
@@ -14,6 +26,12 @@ if not cancel_at and not wanted(run) then return {'gone'} end
 if process and process ~= token or not process and token ~= '' and state ~= 'STARTED' then return {'held'} end
 -- A copy of its message must not cut its wait for another attempt short.
 if state == 'STARTED' and redis.call('ZSCORE', key.retries, run) then return {'held'} end
+local may_start = state ~= 'STARTED' or cancel_at or has_its_turn()
+if not may_start then
+  unhold(run)
+  redis.call('ZADD', key.retries, now + NEXT_TURN, run)
+  return {'later'}
+end
 if cancel_at then
   end_run(run, 'REVOKED', revoked(run))
   return {fields(run, 'left') == 'ERASED' and 'gone' or 'cancelled'}
@@ -100,7 +118,7 @@ end
 redis.call('HSET', key.job .. run, 'updated_at', now)
 redis.call('SET', key.meta .. run, value, unpack(said))
 for _, id in ipairs(subscribers(run)) do
-  list(id, 'processing')
+  if state == 'STARTED' then list(id, 'processing') end
   announce(id, state)
 end
 return {'stored', record}
