@@ -266,6 +266,29 @@ def test_a_run_that_kills_its_processes_is_given_up_for_all_its_jobs(
     assert not client.exists(keys.same("same")), "nobody else is to have this answer"
 
 
+def test_runs_that_may_crash_only_once_more_are_started_one_after_the_other(
+    celery: CeleryApp, client: redis.Redis, settings: Settings
+) -> None:
+    guilty, innocent, new = (accept(client, settings) for _ in range(3))
+    for _ in range(settings.task_max_deliveries - 1):
+        for job in (guilty, innocent):
+            assert start(celery, job) is Write.STORED
+            assert crash(client, celery, job) is Requeued.PUBLISHED
+
+    assert start(celery, guilty) is Write.STORED
+    assert start(celery, innocent) is Write.LATER
+    assert start(celery, new, OTHER) is Write.STORED
+    assert read_job(client, innocent.job_id).state is State.PENDING
+    assert chores.publish_due(celery) == 0
+
+    assert crash(client, celery, guilty) is Requeued.CONDEMNED
+    let_pass(client, 3)
+    assert chores.publish_due(celery) == 1
+    assert start(celery, innocent) is Write.STORED
+    celery.backend.store_result(innocent.job_id, RESULT, State.SUCCESS, request=request_of(innocent.job_id, token=MINE))
+    assert read_job(client, innocent.job_id).state is State.SUCCESS
+
+
 def test_who_was_given_up_starts_with_a_clean_slate_when_tried_again(
     celery: CeleryApp, client: redis.Redis, settings: Settings
 ) -> None:
