@@ -1,9 +1,9 @@
 """Celery's result backend, with one script for every state write: the fence.
 
-A run is started by taking its lock, under a token that names the process. From then on the script lets a state through
-only if nobody else holds the lock and the run has not ended, so that a redelivered message, a process that was given up
-or a late write can never change what a client has been told. The same script keeps the record, the indexes and the
-wake-ups in step with the state.
+A run is started by writing the token of the process into its record. From then on the script lets a state through only
+from that process, until the run has ended or is published again, so that a redelivered message, a process that was
+given up or a late write can never change what a client has been told. The same script keeps the record, the indexes and
+the wake-ups in step with the state.
 
 Used by URL: `result_backend = "app.backend:FencedBackend+redis://localhost:6379/0"`.
 """
@@ -81,10 +81,10 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
     """Redis as the result backend, behind the fence."""
 
     def start(self, job_id: str, result: Any, *, request: Any) -> tuple[Write, JobRecord | None]:
-        """Take the run's lock and store STARTED, waiting for Redis if it is away. The record, if that was stored.
+        """Make the run this process's and store STARTED, waiting for Redis if need be. The record, if that was stored.
 
-        It waits rather than giving the message back: a start whose answer was lost holds the lock, and only this
-        process may go on under it.
+        It waits rather than giving the message back: a start whose answer was lost holds the run, and only this
+        process may go on with it.
         """
         outcome, fields = retry_over_time(
             self._run,

@@ -71,9 +71,10 @@ def _configuration(settings: Settings, served: Sequence[Task[Any]]) -> dict[str,
         # Celery's own expiry of results is not used: the backend's script sets the record's.
         "result_expires": None,
         "result_extended": True,
-        # STARTED is ours to write, once the run's lock is taken.
+        # STARTED is ours to write: with it the run becomes its process's.
         "task_track_started": False,
-        # A message stays in Redis until its job has ended, and goes back when the process that ran it dies.
+        # A message stays in Redis until its job has ended. It goes back when its process dies and its run cannot be
+        # published again at once.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,

@@ -252,7 +252,9 @@ class TimeLimit(AppError):
 
     code = "time_limit"
     title = "The job took too long"
-    SENTENCE: ClassVar[str] = "The job ran longer than the time limit and was stopped."
+    SENTENCE: ClassVar[str] = (
+        "The job ran longer than the time limit and was stopped. Ask for less, or send a smaller picture."
+    )
 
 
 class WorkerCrashed(AppError):

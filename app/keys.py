@@ -13,11 +13,11 @@ r"""Every Redis key, and how long it lives.
 | `{queue}`, `{queue}\x06\x165` | the lanes of a queue: messages, as kombu lays them out | until taken |
 | `waiting:{queue}:{priority}` | sorted set: runs on the lane, by number | a run leaves when it starts or ends |
 | `lanes` | per lane, its last number, the last one started, and its pace | for ever, a few fields a lane |
-| `leases` | sorted set: runs that workers hold, by when they are lost | a run leaves when it ends or is lost |
+| `leases` | sorted set: runs that workers hold, by when they are lost | a run leaves when it ends, waits or is lost |
 | `last-chance` | the run that runs although it may crash only once more | as an open job, or replaced by the next |
 | `listed:{queue}:{status}` | sorted set: jobs by submission, `{ms}:{id}` | a job leaves with its status, or expires |
 | `expiring` | sorted set: jobs, by `expires_at` | a job leaves when its files have gone |
-| `retries` | sorted set: runs waiting for another attempt or their turn | a run leaves when it is published again |
+| `retries` | sorted set: runs waiting for another attempt or their turn | a run leaves when it is due or ends |
 | `worker:{name}` | what a live worker has loaded, JSON | `WORKER_TTL_S`, renewed by its keeper |
 | `workers` | set: names of workers seen | a name leaves when its key is found expired |
 | `served:{task}` | models of the task, JSON: somebody does it | `QUEUE_TTL` from the last announcement |

@@ -8,7 +8,7 @@ class State(StrEnum):
 
     #: Accepted, no attempt has started. Celery stores nothing for it.
     PENDING = "PENDING"
-    #: A worker process has taken the job and holds its lock.
+    #: A worker process has taken the job.
     STARTED = "STARTED"
     #: The picture is being fetched from its URL.
     DOWNLOADING = "DOWNLOADING"

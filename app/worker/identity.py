@@ -1,7 +1,7 @@
-"""Under what name a worker process holds its locks.
+"""Under what name a worker process holds its runs.
 
 The first half is made once, in the main process, and inherited by every process it forks; so the main process knows the
-token of each of them, and can free the locks of one that died.
+token of each of them, and can publish the run of one that died again.
 """
 
 import uuid

@@ -119,7 +119,7 @@ class Keeper(Rounds):
             )
 
     def _take_leave(self) -> None:
-        """Take the announcement back; the locks of jobs that still run are renewed to the end."""
+        """Take the announcement back; the leases of jobs that still run are renewed to the end."""
         if self._announced:
             announcements.withdraw(self._redis, self._name_of_worker)
             self._announced = False

@@ -40,7 +40,7 @@ class Progress:
         self._written_s = 0.0
 
     def start(self) -> JobRecord:
-        """Take the run's lock and say STARTED, waiting for Redis if need be. Raises `Fenced` if it cannot be had."""
+        """Make the run ours and say STARTED, waiting for Redis if need be. Raises `Fenced` if it cannot be had."""
         self._shown, self._written_s = progress_in(State.STARTED), time.monotonic()
         outcome, record = self._backend.start(self._request.id, {"progress": self._shown}, request=self._request)
         if record is None:
