@@ -179,6 +179,16 @@ class Installation:
         assert document["state"] == "SUCCESS", document
         return dict(self.http.get(f"/result/{job_id}").json())
 
+    def crashes(self, job_id: str) -> int:
+        """How many processes have died while they ran this job."""
+        with self.redis.client() as client:
+            return int(str(client.hget(keys.job(job_id), "crashes") or 0))
+
+    def process_of(self, job_id: str) -> int:
+        """The process that runs this job."""
+        with self.redis.client() as client:
+            return int(str(client.hget(keys.job(job_id), "process")).rpartition(":")[2])
+
     def close(self) -> None:
         self.http.close()
         for process in self._processes:

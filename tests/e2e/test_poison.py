@@ -1,7 +1,5 @@
 """Jobs that kill what runs them: they are given up, and nobody else is."""
 
-import os
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +18,7 @@ def test_a_job_that_kills_its_process_is_given_up_and_harms_no_neighbour(service
     document = service.wait_for_state(job_id, "FAILURE")
     _assert_given_up(service, document)
     assert service.result(neighbour)["attempts"] == 1
-    assert crashes(service, neighbour) == 0
+    assert service.crashes(neighbour) == 0
     assert worker.running
     assert {service.result(service.submit("echo", picture))["attempts"] for _ in range(4)} == {1}
 
@@ -51,30 +49,7 @@ def test_a_process_that_has_grown_too_large_is_replaced_after_its_job(service: I
 
     assert (small["attempts"], large["attempts"], after["attempts"]) == (1, 1, 1)
     assert small["process_id"] == large["process_id"] != after["process_id"]
-    assert crashes(service, large_id) == 0
-
-
-def test_a_process_that_was_killed_from_outside_counts_against_its_job_once(
-    service: Installation, picture: bytes
-) -> None:
-    service.start_worker(WORKER_CONCURRENCY="1")
-    job_id = service.submit("sleep", picture, seconds=3)
-    service.wait_for_state(job_id, "INFERENCE")
-
-    os.kill(process_of(service, job_id), signal.SIGKILL)
-
-    assert service.result(job_id)["attempts"] == 2
-    assert crashes(service, job_id) == 1
-
-
-def crashes(service: Installation, job_id: str) -> int:
-    with service.redis.client() as client:
-        return int(client.hget(f"job:{job_id}", "crashes") or 0)
-
-
-def process_of(service: Installation, job_id: str) -> int:
-    with service.redis.client() as client:
-        return int(str(client.get(f"run:{job_id}")).rpartition(":")[2])
+    assert service.crashes(large_id) == 0
 
 
 def _death_of(worker: Process) -> Callable[[], bool]:

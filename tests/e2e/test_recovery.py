@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import pytest
-import redis
 
 from app import keys
 from tests.fakes import SLEPT
@@ -25,13 +24,12 @@ def test_what_a_killed_worker_ran_completes_on_another(service: Installation, pi
     with service.redis.client() as client:
         worker.kill()
         assert client.hlen("unacked") == 2
-        _age_what_is_taken(client)
 
         service.start_worker(name="two", FAKE_LOCK_SECONDS=str(LOCK_S))
 
         assert [service.result(job_id, timeout_s=60)["attempts"] for job_id in job_ids] == [2, 2, 1, 1, 1]
-        assert [crashes(service, job_id) for job_id in job_ids] == [1, 1, 0, 0, 0]
-        wait_for(lambda: not client.hlen("unacked"), timeout_s=60, what="the end of what the dead worker had taken")
+        assert [service.crashes(job_id) for job_id in job_ids] == [1, 1, 0, 0, 0]
+        wait_for(lambda: not client.hlen("unacked"), what="the end of what the dead worker had taken")
 
 
 @pytest.mark.timeout(120)
@@ -40,13 +38,12 @@ def test_what_a_killed_worker_had_not_started_is_no_crash(service: Installation,
     job_id = _submit_to_a_worker_without_processes(service, worker, picture)
     with service.redis.client() as client:
         worker.kill()
-        _age_what_is_taken(client)
 
         service.start_worker(name="two", FAKE_LOCK_SECONDS=str(LOCK_S))
 
         assert service.result(job_id, timeout_s=60)["attempts"] == 1
-        assert crashes(service, job_id) == 0
-        wait_for(lambda: not client.hlen("unacked"), timeout_s=60, what="the end of what the dead worker had taken")
+        assert service.crashes(job_id) == 0
+        wait_for(lambda: not client.hlen("unacked"), what="the end of what the dead worker had taken")
 
 
 def test_a_deadline_holds_though_celery_has_forgotten_it(service: Installation, picture: bytes) -> None:
@@ -78,7 +75,7 @@ def test_a_job_that_ignores_its_deadline_is_ended_though_celery_has_forgotten_it
     assert "Hard time limit" not in worker.log.read_text()
     wait_for(lambda: len(set(worker.children()) - before) == 1, what="the replacement")
     assert service.result(service.submit("echo", picture))["attempts"] == 1
-    assert crashes(service, job_id) == 0
+    assert service.crashes(job_id) == 0
 
 
 @pytest.mark.timeout(120)
@@ -96,7 +93,7 @@ def test_a_result_is_delivered_after_an_outage_longer_than_the_lock(service: Ins
     service.redis.start()
 
     assert [service.result(job_id, timeout_s=60)["attempts"] for job_id in job_ids] == [1, 1, 1]
-    assert [crashes(service, job_id) for job_id in job_ids] == [0, 0, 0]
+    assert [service.crashes(job_id) for job_id in job_ids] == [0, 0, 0]
 
 
 @pytest.mark.timeout(120)
@@ -125,9 +122,10 @@ def test_a_stopping_worker_puts_what_it_ran_first_on_its_queue(service: Installa
         assert not client.hlen("unacked")
     assert service.status(job_ids[0])["state"] == "PENDING"
     assert service.status(job_ids[0])["queue_position"] == 0
+    assert not service.http.get("/models").json()["models"][0]["workers"]
     service.start_worker(name="two")
     assert [service.result(job_id)["attempts"] for job_id in job_ids] == [2, 1]
-    assert [crashes(service, job_id) for job_id in job_ids] == [0, 0]
+    assert [service.crashes(job_id) for job_id in job_ids] == [0, 0]
 
 
 def test_a_stopping_worker_puts_back_what_it_had_not_started(service: Installation, picture: bytes) -> None:
@@ -141,7 +139,7 @@ def test_a_stopping_worker_puts_back_what_it_had_not_started(service: Installati
         assert not client.hlen("unacked")
     service.start_worker(name="two")
     assert service.result(job_id)["attempts"] == 1
-    assert crashes(service, job_id) == 0
+    assert service.crashes(job_id) == 0
 
 
 def test_a_job_that_notices_nothing_does_not_keep_its_worker_from_stopping(
@@ -157,7 +155,7 @@ def test_a_job_that_notices_nothing_does_not_keep_its_worker_from_stopping(
         assert [client.llen(keys.lane("stubborn", priority)) for priority in (0, 5)] == [1, 0]
         assert not client.hlen("unacked")
     assert service.status(job_id)["state"] == "PENDING"
-    assert crashes(service, job_id) == 0
+    assert service.crashes(job_id) == 0
 
 
 @pytest.mark.timeout(120)
@@ -174,7 +172,7 @@ def test_a_worker_stopped_under_load_loses_nothing(service: Installation, pictur
 
     for job_id in long_ids + short_ids:
         service.result(job_id, timeout_s=60)
-        assert crashes(service, job_id) == 0
+        assert service.crashes(job_id) == 0
     # Given back at most once, and never run twice otherwise.
     assert {service.status(job_id)["attempts"] for job_id in short_ids} == {1}
     assert {service.status(job_id)["attempts"] for job_id in long_ids} <= {1, 2}
@@ -192,17 +190,6 @@ def _submit_to_a_worker_without_processes(service: Installation, worker: Process
         wait_for(lambda: client.hlen("unacked") == 1, what="a message that waits in the worker")
     assert service.status(job_id)["state"] == "PENDING"
     return job_id
-
-
-def _age_what_is_taken(client: redis.Redis) -> None:
-    """As if the messages had been taken long ago."""
-    for tag in client.zrange("unacked_index", 0, -1):
-        client.zincrby("unacked_index", -100, str(tag))
-
-
-def crashes(service: Installation, job_id: str) -> int:
-    with service.redis.client() as client:
-        return int(client.hget(f"job:{job_id}", "crashes") or 0)
 
 
 def _make_celery_forget(service: Installation, worker: Process) -> None:
