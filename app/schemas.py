@@ -49,7 +49,11 @@ class JobProblem(Problem):
 class JobError(Document):
     """Why a job failed."""
 
-    code: str
+    code: str = Field(
+        description="Stable name of the error. Beside the codes with which pictures are refused, jobs fail with "
+        "`queue_timeout`, `download_failed`, `upload_missing`, `model_error`, `time_limit`, `out_of_memory`, "
+        "`device_out_of_memory`, `transient_error`, `worker_crashed` and `internal_error`."
+    )
     message: str
     retryable: bool = Field(description="Whether submitting the same image again may succeed.")
 

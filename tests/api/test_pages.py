@@ -9,9 +9,10 @@ import jsonschema
 import pytest
 import redis
 
-from app import announcements, keys
+from app import announcements, errors, keys
 from app.announcements import Announcement, LoadedModel, LoadReport
 from app.api.errors import PROBLEM_JSON
+from app.errors import AppError, MethodNotAllowed
 from app.schemas import ModelInfo
 
 MODEL = "models/efficientnet-lite0"
@@ -80,6 +81,14 @@ async def test_problem_examples_are_problems(http: httpx.AsyncClient) -> None:
     form = call["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert set(form["properties"]) == {"file", "top_k", "threshold", "model", "priority"}
     assert form["properties"]["file"]["format"] == "binary"
+
+
+async def test_every_code_that_a_client_may_branch_on_is_described(http: httpx.AsyncClient) -> None:
+    said = (await http.get("/openapi.json")).text
+    codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AppError)}
+
+    # There is no call on which a wrong method could be described.
+    assert {code for code in codes if f'"{code}"' not in said and f"`{code}`" not in said} == {MethodNotAllowed.code}
 
 
 @pytest.mark.parametrize(
