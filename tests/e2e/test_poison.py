@@ -36,7 +36,7 @@ def test_a_job_that_kills_its_whole_worker_is_given_up_and_no_other_for_it(
         worker = service.start_worker(FAKE_LOCK_SECONDS="4")
 
     _assert_given_up(service, service.wait_for_state(job_id, "FAILURE", timeout_s=60))
-    assert service.result(neighbour, timeout_s=60)["attempts"] >= 2
+    assert service.result(neighbour, timeout_s=60)["attempts"] in (2, 3)
     assert service.result(service.submit("echo", picture))["attempts"] == 1
 
 
