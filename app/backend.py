@@ -132,7 +132,7 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
         return Write(outcome.decode()), dict(zip(texts[::2], texts[1::2], strict=True))
 
     def renew(self, held: Sequence[Held]) -> list[Verdict]:
-        """Keep alive what a worker holds. Returns, for each, whether it should go on with it."""
+        """Renew the leases of what a worker holds. Returns, for each, whether it should go on with it."""
         said = scripts.call(self.client, "renew", held=[one.for_script() for one in held])
         return [Verdict(verdict.decode()) for verdict in said]
 

@@ -2,10 +2,9 @@ r"""Every Redis key, and how long it lives.
 
 | key | holds | lives |
 |---|---|---|
-| `job:{id}` | the job's record, a hash; its run's too | until its `expires_at` + `TOMBSTONE_TTL` |
+| `job:{id}` | the job's record, a hash; its run's too, with whose it is | until its `expires_at` + `TOMBSTONE_TTL` |
 | `celery-task-meta-{id}` | its state and result, as Celery reads them | until its `expires_at` |
 | `batch:{id}` | a batch: its files and the ids of their jobs, JSON | as long as its last job may |
-| `run:{id}` | the token of the process that runs it | `LOCK_TTL_S`, renewed while it runs |
 | `followers:{id}` | set: jobs that share the run of another | until the run ends |
 | `same:{digest}` | the run that answers this picture, task, options and model | as long as the run, then its result |
 | `idempotency:{digest}` | who answers a request; then the answer, JSON | `CLAIM_TTL_S`; then as an open job |
@@ -25,8 +24,8 @@ r"""Every Redis key, and how long it lives.
 | `unacked`, `unacked_index` | kombu's: messages that workers have taken | until acknowledged, or nobody's |
 """
 
-#: The lock of a run, and its lease, outlive this much silence of the worker that holds it.
-LOCK_TTL_S = 30
+#: The lease of a run outlives this much silence of the worker that holds it.
+LEASE_TTL_S = 30
 #: A request that was not answered after so long no longer keeps others with its idempotency key out.
 CLAIM_TTL_S = 60
 #: A worker that has been silent this long is taken for gone.
@@ -69,14 +68,9 @@ def meta(job_id: str) -> str:
     return f"celery-task-meta-{job_id}"
 
 
-def run(job_id: str) -> str:
-    """The start lock."""
-    return f"run:{job_id}"
-
-
-def followers(job_id: str) -> str:
+def followers(run_id: str) -> str:
     """The jobs that share a run, but for the one whose it is."""
-    return f"followers:{job_id}"
+    return f"followers:{run_id}"
 
 
 def same(digest: str) -> str:

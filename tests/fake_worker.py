@@ -15,12 +15,12 @@ from app.worker.main import app  # noqa: E402
 # No test should have to wait for the whole grace that running jobs are given.
 app.conf.worker_soft_shutdown_timeout = float(os.environ.get("FAKE_GRACE_SECONDS", "1"))
 
-if lock_s := os.environ.get("FAKE_LOCK_SECONDS"):
+if lease_s := os.environ.get("FAKE_LEASE_SECONDS"):
     # Nor that a worker which has been silent is taken for gone, and what it had taken is dropped.
-    keys.LOCK_TTL_S = int(lock_s)
-    keys.CHORES_TTL_S = int(lock_s)
-    chores._RENEWAL_S = int(lock_s)
-    chores._TAKEN_AGE_S = int(lock_s)
+    keys.LEASE_TTL_S = int(lease_s)
+    keys.CHORES_TTL_S = int(lease_s)
+    chores._RENEWAL_S = int(lease_s)
+    chores._TAKEN_AGE_S = int(lease_s)
     chores._REAP_EVERY_S = 1
 
 _resolve = socket.getaddrinfo

@@ -20,7 +20,7 @@ from app.storage import Storage
 from app.worker import chores
 from tests.backends import RESULT, request_of
 from tests.clock import let_pass
-from tests.records import accept, leave, new_job, redrive
+from tests.records import accept, leave, new_job, process_of, redrive
 
 TASK = "classify"
 #: Clients leave jobs that they have just submitted.
@@ -137,13 +137,13 @@ class History:
             return False
         self._tokens += 1
         process = Process(f"worker:{self._tokens}", run_id)
-        locked = self._client.exists(keys.run(run_id))
+        before = process_of(self._client, run_id)
         outcome, record = self._celery.backend.start(
             run_id, {"progress": 5}, request=request_of(run_id, token=process.token)
         )
         assert (outcome is Write.STORED) == (record is not None)
         if outcome is Write.STORED:
-            assert not locked, "a run that somebody has cannot be started"
+            assert before is None, "a run that somebody has cannot be started"
             self._owners[run_id] = process.token
             self._running.append(process)
         return True
@@ -309,7 +309,7 @@ class History:
         while self.take():
             pass
         self.do_chores()
-        self._pass(keys.LOCK_TTL_S + 1)
+        self._pass(keys.LEASE_TTL_S + 1)
         self.do_chores()
 
     # What must be true
@@ -343,7 +343,6 @@ class Snapshot:
             for job_id in jobs:
                 pipeline.hgetall(keys.job(job_id))
                 pipeline.smembers(keys.followers(job_id))
-                pipeline.get(keys.run(job_id))
                 pipeline.get(keys.meta(job_id))
             said = iter(pipeline.execute())
         seconds, microseconds = next(said)
@@ -354,14 +353,11 @@ class Snapshot:
         self._leases, self._retries, self._expiring = (dict(next(said)) for _ in range(3))
         self._records: dict[str, dict[str, str]] = {}
         self._followers: dict[str, set[str]] = {}
-        self._locks: set[str] = set()
         self._metas: set[str] = set()
         for job_id in jobs:
             if record := next(said):
                 self._records[job_id] = record
             self._followers[job_id] = next(said)
-            if next(said):
-                self._locks.add(job_id)
             if next(said):
                 self._metas.add(job_id)
 
@@ -406,8 +402,8 @@ class Snapshot:
         if lanes:
             assert f"{lanes[0]:d}" == record["priority"]
             assert self._waiting[lanes[0]][run_id] == int(record["number"])
-        if run_id in self._locks:
-            assert run_id in self._leases, "whatever is locked is watched"
+        if "process" in record:
+            assert run_id in self._leases, "whatever a process runs is watched"
             assert not lanes
             assert run_id not in self._retries
         if "over" in record or record.get("cached"):

@@ -72,6 +72,11 @@ def read_job(client: redis.Redis, job_id: str) -> Job:
     return Job.join(found)
 
 
+def process_of(client: redis.Redis, job_id: str) -> str | None:
+    """The token of the process whose a run is."""
+    return client.hget(keys.job(job_id), "process")  # type: ignore[return-value]
+
+
 def change(client: redis.Redis, job: NewJob, **fields: Any) -> None:
     """Make a record say what it would only say later, or after something went wrong."""
     for name, value in fields.items():

@@ -18,7 +18,6 @@ from app.priority import Priority
 _KEYS = {
     "job": keys.job(""),
     "meta": keys.meta(""),
-    "run": keys.run(""),
     "followers": keys.followers(""),
     "same": keys.same(""),
     "change": keys.change(""),
@@ -44,7 +43,7 @@ def source(name: str) -> str:
     constants = (
         f"local key = cjson.decode([==[{json.dumps(_KEYS)}]==])\n"
         f"local PRIORITIES = {{{priorities}}}\n"
-        f"local LOCK_TTL = {keys.LOCK_TTL_S * 1000}\n"
+        f"local LEASE_TTL = {keys.LEASE_TTL_S * 1000}\n"
     )
     return constants + (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
 

@@ -12,7 +12,7 @@ for _, lane in ipairs(given.lanes) do
     if redis.call('EXISTS', key.job .. run) == 0 then
       redis.call('ZREM', waiting, run)
     else
-      redis.call('ZADD', key.leases, 'NX', now + LOCK_TTL, run)
+      redis.call('ZADD', key.leases, 'NX', now + LEASE_TTL, run)
     end
   end
 end

@@ -1,7 +1,7 @@
 -- What all scripts share. A run has the id of the job that began it, and lives in that job's record; jobs that joined
 -- it follow. A job that left its run to its followers says so in `left`, and the record goes on for the run alone.
--- `process` is the token of the process that runs it: from its start until it ends, is put aside or published again. The
--- lock keeps others out that long, if its worker is heard of; `process` says whose it is when the lock has run out.
+-- `process` is the token of the process that runs it: the run is that one's alone, from its start until it ends, is put
+-- aside or published again. Its lease says only that its worker lives; one whose lease has run out is published again.
 
 local given = cjson.decode(ARGV[1])
 local clock = redis.call('TIME')
@@ -69,7 +69,6 @@ local function unhold(run)
   if task then redis.call('ZREM', waiting_key(task, priority), run) end
   redis.call('ZREM', key.retries, run)
   redis.call('ZREM', key.leases, run)
-  redis.call('DEL', key.run .. run)
   redis.call('HDEL', key.job .. run, 'process')
 end
 

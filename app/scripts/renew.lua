@@ -1,24 +1,23 @@
--- Keeps alive what a worker holds. Given: `held`, a list of a `run` and the `token` of the process that runs it, none if
--- its message only waits in the worker. Returns, for each, whether to go on: 'mine', 'held' by another, 'cancelled',
--- 'ended' or 'gone'.
+-- Renews the leases of what a worker holds: they say that it lives, and not whose a run is. Given: `held`, a list of a
+-- `run` and the `token` of the process that runs it, none if its message only waits in the worker. Returns, for each,
+-- whether to go on: 'mine', 'held' by another, 'cancelled', 'ended' or 'gone'.
 
 local function renew(run, token)
   if redis.call('EXISTS', key.job .. run) == 0 then return 'gone' end
   local over, cancel_at, process = fields(run, 'over', 'cancel_at', 'process')
   if over then return 'ended' end
   if not token then
-    redis.call('ZADD', key.leases, now + LOCK_TTL, run)
+    redis.call('ZADD', key.leases, now + LEASE_TTL, run)
     return 'mine'
   end
   if not process and waits(run) and redis.call('ZSCORE', key.leases, run) then
     -- A process has the message and has not come to start it. One that has lost its run hears the same until another
     -- starts it, and can do nothing with it.
-    redis.call('ZADD', key.leases, now + LOCK_TTL, run)
+    redis.call('ZADD', key.leases, now + LEASE_TTL, run)
     return 'mine'
   end
   if process ~= token then return 'held' end
-  redis.call('ZADD', key.leases, now + LOCK_TTL, run)
-  redis.call('SET', key.run .. run, token, 'PX', LOCK_TTL)
+  redis.call('ZADD', key.leases, now + LEASE_TTL, run)
   if cancel_at then return 'cancelled' end
   if not wanted(run) then return 'gone' end
   return 'mine'

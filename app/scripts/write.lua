@@ -3,7 +3,6 @@
 -- SUCCESS. Returns what became of it and, with STARTED, the record.
 
 local run, state, value, token = given.run, given.state, given.value, given.token
-local lock = key.run .. run
 local NEXT_TURN = 2000
 
 -- A run that has crashed, and may do so only once more, is started beside no other such run: if their worker dies, it is
@@ -21,7 +20,7 @@ if redis.call('EXISTS', key.job .. run) == 0 then return {'gone'} end
 local over, cancel_at, process = fields(run, 'over', 'cancel_at', 'process')
 if over then return {'ended'} end
 if not cancel_at and not wanted(run) then return {'gone'} end
--- A run is its process's though its lock has run out, until it has been published again. Without a token writes who ends
+-- A run is its process's, though its lease has run out, until it is published again. Without a token writes who ends
 -- what has not started.
 if process and process ~= token or not process and token ~= '' and state ~= 'STARTED' then return {'held'} end
 -- A copy of its message must not cut its wait for another attempt short.
@@ -65,10 +64,9 @@ end
 local function start()
   -- One that is ours already: the answer to this very start was lost.
   if not process then redis.call('HINCRBY', key.job .. run, 'attempts', 1) end
-  redis.call('SET', lock, token, 'PX', LOCK_TTL)
   redis.call('HSET', key.job .. run, 'process', token, 'started_at', now, 'updated_at', now)
   redis.call('HDEL', key.job .. run, 'retry_at')
-  redis.call('ZADD', key.leases, now + LOCK_TTL, run)
+  redis.call('ZADD', key.leases, now + LEASE_TTL, run)
   run_until(run, now + lives.open)
   local task, priority, number, again = fields(run, 'task', 'priority', 'number', 'again')
   if redis.call('ZREM', waiting_key(task, priority), run) == 1 then
@@ -112,8 +110,6 @@ if state == 'STARTED' then
 elseif state == 'RETRY' then
   put_aside()
   said = {'PXAT', given.retry_at + lives.open}
-elseif token ~= '' then
-  redis.call('SET', lock, token, 'PX', LOCK_TTL)
 end
 redis.call('HSET', key.job .. run, 'updated_at', now)
 redis.call('SET', key.meta .. run, value, unpack(said))

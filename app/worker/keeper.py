@@ -1,8 +1,8 @@
 """The keeper: a thread of the worker's main process that keeps alive what the worker holds.
 
-It renews the leases of what the worker holds, ends runs that were cancelled or overran their time and do not notice,
-announces what the worker has loaded, and takes the queues of tasks that failed to load off this worker. A thread, and
-not one of Celery's boot steps: those stop before a warm shutdown ends, while jobs still run.
+It renews the leases of what the worker holds, which say that it lives, ends runs that were cancelled or overran their
+time and do not notice, announces what the worker has loaded, and takes the queues of tasks that failed to load off this
+worker. A thread, and not one of Celery's boot steps: those stop before a warm shutdown ends, while jobs still run.
 """
 
 import logging

@@ -183,7 +183,7 @@ def _decode(message: Message, options: Any, attempt: _Attempt) -> Any:
     try:
         return message.task.decode(upload, options, max_pixels=attempt.settings.max_pixels)
     except FileNotFoundError:
-        raise UploadMissing("The upload was erased before the job could run. Submit the image again.") from None
+        raise UploadMissing(UploadMissing.SENTENCE) from None
 
 
 def _check_wait(record: JobRecord, queue_ttl_s: int) -> None:

@@ -17,6 +17,7 @@ from app.registry import now_ms
 from tests.api.following import cancel, check_cancelled, put_aside, report, start, status, submit, waited_for
 from tests.api.test_submit import check_problem, files_in
 from tests.backends import RESULT, backend_of, fail, finish, request_of
+from tests.records import process_of
 
 
 @pytest.fixture
@@ -69,7 +70,8 @@ async def test_a_job_that_runs_is_cancelled_when_its_process_notices(
     assert report(backend, job_id) == "cancelled"
     await check_cancelled(http, job_id)
     assert (await status(http, job_id))["attempts"] == 1
-    assert client.exists(keys.run(job_id), keys.LEASES) == 0
+    assert process_of(client, job_id) is None
+    assert client.zcard(keys.LEASES) == 0
 
 
 async def test_a_result_that_comes_after_the_request_is_not_given(
@@ -110,7 +112,8 @@ async def test_a_job_whose_process_dies_before_it_notices_is_cancelled_and_not_t
     assert queues.requeue(client, job_id, why, app=backend.app, token="worker:1") == "cancelled"
 
     await check_cancelled(http, job_id)
-    assert client.exists(keys.run(job_id), keys.LEASES) == 0
+    assert process_of(client, job_id) is None
+    assert client.zcard(keys.LEASES) == 0
 
 
 async def test_a_job_that_has_ended_stays_as_it_is(http: httpx.AsyncClient, backend: FencedBackend) -> None:

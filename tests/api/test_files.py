@@ -19,6 +19,7 @@ from app.worker import chores
 from tests.api.test_submit import check_problem, files_in
 from tests.backends import RESULT, backend_of, request_of
 from tests.pictures import png
+from tests.records import process_of
 
 CONTENT = bytes(range(256)) * 300
 
@@ -218,7 +219,8 @@ async def test_a_job_that_is_erased_while_it_runs_stays_its_workers_until_that_n
     assert backend.write(job_id, None, State.REVOKED, request=request_of(job_id)) == "gone"
     assert chores.erase_expired(backend.app, storage) == 1
     assert files_in(settings) == []
-    assert client.exists(keys.run(job_id), keys.LEASES, keys.meta(job_id), keys.EXPIRING) == 0
+    assert process_of(client, job_id) is None
+    assert client.exists(keys.LEASES, keys.meta(job_id), keys.EXPIRING) == 0
 
 
 async def test_an_erased_job_that_runs_can_write_no_more(http: httpx.AsyncClient, settings: Settings) -> None:

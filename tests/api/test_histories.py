@@ -22,6 +22,7 @@ from app.worker import chores
 from tests.api.following import submit
 from tests.api.test_submit import files_in
 from tests.backends import RESULT, backend_of, request_of
+from tests.records import process_of
 
 
 class History:
@@ -130,7 +131,8 @@ async def test_no_history_leaves_a_job_stuck_or_anything_behind(
     assert {document["status"] for document in documents.values()} <= {"completed", "failed", "cancelled"}
     for job_id in documents:
         assert (await http.get(f"/result/{job_id}")).status_code in {200, 409}
-    assert found(client, "run:*", "followers:*", "waiting:*") == []
+    assert [process_of(client, job_id) for job_id in documents] == [None] * len(documents)
+    assert found(client, "followers:*", "waiting:*") == []
     assert client.exists(keys.LEASES, keys.RETRIES) == 0
 
     for job_id in documents:

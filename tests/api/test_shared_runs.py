@@ -27,6 +27,7 @@ from tests.api.following import (
 )
 from tests.api.test_submit import check_problem, files_in
 from tests.backends import RESULT, backend_of, finish, request_of
+from tests.records import process_of
 
 #: Of the model that a worker has announced.
 EXPECTED = {**RESULT, "model": {**RESULT["model"], "name": "models/efficientnet-lite0"}}
@@ -132,7 +133,8 @@ async def test_a_run_that_the_last_job_leaves_while_it_runs_is_asked_to_end(
     assert report(backend, leader) == "cancelled"
     for job_id in (leader, follower):
         await check_cancelled(http, job_id)
-    assert client.exists(keys.run(leader), keys.LEASES, keys.followers(leader)) == 0
+    assert process_of(client, leader) is None
+    assert client.exists(keys.LEASES, keys.followers(leader)) == 0
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -224,4 +226,5 @@ async def test_a_run_whose_jobs_are_all_erased_ends_and_leaves_nothing(
     assert chores.erase_expired(backend.app, storage) == 1
     assert files_in(settings) == []
     indexes = [keys.EXPIRING, keys.LEASES, keys.listed("classify", "pending"), keys.listed("classify", "processing")]
-    assert client.exists(keys.run(leader), keys.meta(leader), keys.meta(follower), *indexes) == 0
+    assert process_of(client, leader) is None
+    assert client.exists(keys.meta(leader), keys.meta(follower), *indexes) == 0

@@ -15,6 +15,7 @@ from tests.chaos.fakes import HOSTILE
 from tests.chaos.kinds import Kind
 from tests.chaos.recovery import Recovery, attempts_of, held, open_runs
 from tests.chaos.service import Service
+from tests.records import process_of
 
 #: At so many crashes a job is given up; chaos leaves the last one to those who are guilty.
 _MAX_CRASHES = 3
@@ -123,7 +124,7 @@ class Faults(threading.Thread):
     def _running(self) -> dict[int, str]:
         """Which run each process has in hand."""
         runs = held(self._redis)
-        tokens: Any = self._redis.mget([keys.run(run) for run in runs]) if runs else []
+        tokens = [process_of(self._redis, run) for run in runs]
         return {int(token.rpartition(":")[2]): run for run, token in zip(runs, tokens, strict=True) if token}
 
     def _may_crash(self, runs: list[str]) -> bool:

@@ -47,5 +47,5 @@ def _look(service: Service, client: redis.Redis) -> list[str]:
 
 def _stays(client: redis.Redis, key: str) -> bool:
     """Whether a key of jobs is there, or any key that does not expire though nobody needs it."""
-    jobs = key.startswith((keys.job(""), keys.meta(""), keys.run("")))
+    jobs = key.startswith((keys.job(""), keys.meta("")))
     return jobs or (not key.startswith(_STANDING) and client.pttl(key) == -1)

@@ -73,5 +73,5 @@ def _assert_over(service: Installation, job_id: str) -> None:
         wait_for(lambda: not client.hlen("unacked"), what="the acknowledgement of all messages")
         assert client.hmget(f"job:{job_id}", "attempts", "crashes") in (["1", None], ["1", "0"])
         assert client.zscore("leases", job_id) is None
-        assert not client.exists(f"run:{job_id}")
+        assert not client.hexists(f"job:{job_id}", "process")
         assert [client.llen(lane) for task in ("stubborn", "stores") for lane in (task, f"{task}\x06\x165")] == [0] * 4

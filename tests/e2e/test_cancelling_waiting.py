@@ -40,7 +40,7 @@ def test_a_job_between_its_attempts_is_cancelled_at_once(service: Installation, 
 
     assert service.status(job_id)["state"] == "REVOKED"
     with contextlib.closing(service.redis.client()) as client:
-        assert client.exists(keys.RETRIES, keys.LEASES, keys.run(job_id)) == 0
+        assert client.exists(keys.RETRIES, keys.LEASES) == 0
 
 
 def test_a_job_that_was_given_up_is_found_and_tried_again(service: Installation, picture: bytes) -> None:

@@ -27,13 +27,13 @@ def test_a_job_that_kills_its_process_is_given_up_and_harms_no_neighbour(service
 def test_a_job_that_kills_its_whole_worker_is_given_up_and_no_other_for_it(
     service: Installation, picture: bytes
 ) -> None:
-    worker = service.start_worker(FAKE_LOCK_SECONDS="4")
+    worker = service.start_worker(FAKE_LEASE_SECONDS="4")
     neighbour = service.submit("sleep", picture, seconds=5)
     service.wait_for_state(neighbour, "INFERENCE")
     job_id = service.submit("beheads", picture)
     for _ in range(3):
         wait_for(_death_of(worker), timeout_s=60, what="the worker's death")
-        worker = service.start_worker(FAKE_LOCK_SECONDS="4")
+        worker = service.start_worker(FAKE_LEASE_SECONDS="4")
 
     _assert_given_up(service, service.wait_for_state(job_id, "FAILURE", timeout_s=60))
     assert service.result(neighbour, timeout_s=60)["attempts"] in (2, 3)

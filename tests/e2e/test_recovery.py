@@ -12,12 +12,12 @@ from tests.fakes import SLEPT
 from tests.processes import Installation, Process, wait_for
 
 #: In place of the half minute after which a silent worker is taken for gone.
-LOCK_S = 4
+LEASE_S = 4
 
 
 @pytest.mark.timeout(120)
 def test_what_a_killed_worker_ran_completes_on_another(service: Installation, picture: bytes) -> None:
-    worker = service.start_worker(FAKE_LOCK_SECONDS=str(LOCK_S))
+    worker = service.start_worker(FAKE_LEASE_SECONDS=str(LEASE_S))
     job_ids = [service.submit("sleep", picture, seconds=3) for _ in range(5)]
     for job_id in job_ids[:2]:
         service.wait_for_state(job_id, "INFERENCE")
@@ -25,7 +25,7 @@ def test_what_a_killed_worker_ran_completes_on_another(service: Installation, pi
         worker.kill()
         assert client.hlen("unacked") == 2
 
-        service.start_worker(name="two", FAKE_LOCK_SECONDS=str(LOCK_S))
+        service.start_worker(name="two", FAKE_LEASE_SECONDS=str(LEASE_S))
 
         assert [service.result(job_id, timeout_s=60)["attempts"] for job_id in job_ids] == [2, 2, 1, 1, 1]
         assert [service.crashes(job_id) for job_id in job_ids] == [1, 1, 0, 0, 0]
@@ -34,12 +34,12 @@ def test_what_a_killed_worker_ran_completes_on_another(service: Installation, pi
 
 @pytest.mark.timeout(120)
 def test_what_a_killed_worker_had_not_started_is_no_crash(service: Installation, picture: bytes) -> None:
-    worker = service.start_worker(WORKER_CONCURRENCY="1", FAKE_LOAD_SECONDS="5", FAKE_LOCK_SECONDS=str(LOCK_S))
+    worker = service.start_worker(WORKER_CONCURRENCY="1", FAKE_LOAD_SECONDS="5", FAKE_LEASE_SECONDS=str(LEASE_S))
     job_id = _submit_to_a_worker_without_processes(service, worker, picture)
     with service.redis.client() as client:
         worker.kill()
 
-        service.start_worker(name="two", FAKE_LOCK_SECONDS=str(LOCK_S))
+        service.start_worker(name="two", FAKE_LEASE_SECONDS=str(LEASE_S))
 
         assert service.result(job_id, timeout_s=60)["attempts"] == 1
         assert service.crashes(job_id) == 0
@@ -79,9 +79,9 @@ def test_a_job_that_ignores_its_deadline_is_ended_though_celery_has_forgotten_it
 
 
 @pytest.mark.timeout(120)
-def test_a_result_is_delivered_after_an_outage_longer_than_the_lock(service: Installation, picture: bytes) -> None:
-    service.start_worker(FAKE_LOCK_SECONDS=str(LOCK_S))
-    service.start_worker(name="two", FAKE_LOCK_SECONDS=str(LOCK_S))
+def test_a_result_is_delivered_after_an_outage_longer_than_the_lease(service: Installation, picture: bytes) -> None:
+    service.start_worker(FAKE_LEASE_SECONDS=str(LEASE_S))
+    service.start_worker(name="two", FAKE_LEASE_SECONDS=str(LEASE_S))
     job_ids = [service.submit("sleep", picture, seconds=2) for _ in range(3)]
     for job_id in job_ids:
         service.wait_for_state(job_id, "INFERENCE")
@@ -89,7 +89,7 @@ def test_a_result_is_delivered_after_an_outage_longer_than_the_lock(service: Ins
     service.redis.process.stop()
     gone = time.monotonic()
     wait_for((service.storage / SLEPT).exists, what="the end of the work")
-    wait_for(lambda: time.monotonic() > gone + 2 * LOCK_S, what="the end of all locks")
+    wait_for(lambda: time.monotonic() > gone + 2 * LEASE_S, what="the end of all leases")
     service.redis.start()
 
     assert [service.result(job_id, timeout_s=60)["attempts"] for job_id in job_ids] == [1, 1, 1]
@@ -98,7 +98,7 @@ def test_a_result_is_delivered_after_an_outage_longer_than_the_lock(service: Ins
 
 @pytest.mark.timeout(120)
 def test_a_worker_stopped_while_redis_is_away_loses_nothing(service: Installation, picture: bytes) -> None:
-    worker = service.start_worker(FAKE_LOCK_SECONDS=str(LOCK_S))
+    worker = service.start_worker(FAKE_LEASE_SECONDS=str(LEASE_S))
     job_id = service.submit("sleep", picture, seconds=6)
     service.wait_for_state(job_id, "INFERENCE")
     service.redis.process.stop()
@@ -106,7 +106,7 @@ def test_a_worker_stopped_while_redis_is_away_loses_nothing(service: Installatio
     worker.stop()
     service.redis.start()
 
-    service.start_worker(name="two", FAKE_LOCK_SECONDS=str(LOCK_S))
+    service.start_worker(name="two", FAKE_LEASE_SECONDS=str(LEASE_S))
     assert service.result(job_id, timeout_s=60)["attempts"] == 2
 
 

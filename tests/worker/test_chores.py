@@ -19,7 +19,7 @@ from app.storage import Storage
 from app.worker import chores
 from tests.backends import RESULT, request_of
 from tests.clock import let_pass
-from tests.records import accept, change, leave, read_job, redrive
+from tests.records import accept, change, leave, process_of, read_job, redrive
 
 
 def add(client: redis.Redis, storage: Storage, settings: Settings) -> tuple[NewJob, Path]:
@@ -131,8 +131,8 @@ def test_an_erased_job_that_runs_stays_in_its_process_s_hands_until_it_is_told(
     assert outcome is Write.GONE
     chores.erase_expired(celery, storage)
     assert not storage.artifact(job.job_id, "image.webp").exists()
-    for index in (keys.EXPIRING, keys.LEASES, keys.listed("classify", "cancelled"), keys.run(job.job_id)):
-        assert not client.exists(index)
+    assert client.exists(keys.EXPIRING, keys.LEASES, keys.listed("classify", "cancelled")) == 0
+    assert process_of(client, job.job_id) is None
 
 
 def test_the_upload_of_a_job_that_left_its_run_to_others_goes_with_the_run(

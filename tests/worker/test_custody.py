@@ -24,7 +24,7 @@ from app.worker.identity import token_of
 from app.worker.killing import MAX_A_MINUTE
 from app.worker.request import JobRequest
 from tests.backends import request_of
-from tests.records import accept
+from tests.records import accept, process_of
 
 LONG = 600.0
 
@@ -80,15 +80,13 @@ def test_what_is_held_is_kept_alive(
     waiting = Request(id=taken.job_id)
     worker_state.reserved_requests.add(waiting)
     client.zadd(keys.LEASES, {ours.job_id: 1})
-    client.pexpire(keys.run(ours.job_id), 1000)
 
     custody.look(in_touch_s=LONG)
 
     assert custody.is_busy
-    assert client.pttl(keys.run(ours.job_id)) > 1000
     assert client.zcount(keys.LEASES, 2, "+inf") == 2
     assert set(client.zrange(keys.LEASES, 0, -1)) == {request.id, waiting.id}
-    assert not client.exists(keys.run(taken.job_id)), "what only waits is nobody's yet"
+    assert process_of(client, taken.job_id) is None, "what only waits is nobody's yet"
     assert killed == []
 
 
@@ -235,5 +233,5 @@ def test_who_has_lost_its_run_is_killed_when_it_is_late_and_harms_nothing(
 
     assert killed == [request.worker_pid]
     assert state_of(celery, job) == "STARTED"
-    assert client.get(keys.run(job.job_id)) == "another's"
+    assert process_of(client, job.job_id) == "another's"
     assert list(storage.root.glob(f"artifacts/*/{job.job_id}/*"))

@@ -16,7 +16,7 @@ from app.registry import Leaving, NewJob, now_ms, read
 from app.states import TERMINAL, State
 from tests.backends import RESULT, request_of
 from tests.clock import let_pass
-from tests.records import accept, change, leave, read_job
+from tests.records import accept, change, leave, process_of, read_job
 
 MINE, OTHER = "worker:1", "worker:2"
 
@@ -57,11 +57,16 @@ def end_of(client: redis.Redis, key: str) -> Any:
     return pytest.approx(now_ms() + client.pttl(key), abs=1500)
 
 
+def whole_lease() -> Any:
+    """When a lease runs out that is taken now."""
+    return pytest.approx(now_ms() + keys.LEASE_TTL_S * 1000, abs=2000)
+
+
 def state_of(client: redis.Redis, job: NewJob) -> str:
     return str(json.loads(str(client.get(keys.meta(job.job_id))))["status"])
 
 
-def test_a_start_takes_the_lock_and_counts(
+def test_a_start_makes_the_run_its_process_s_and_counts(
     backend: FencedBackend, client: redis.Redis, settings: Settings, job: NewJob
 ) -> None:
     second = accept(client, settings)
@@ -74,9 +79,8 @@ def test_a_start_takes_the_lock_and_counts(
     assert seen.started_at is not None
     assert seen.waiting_since is not None, "the first start is told how long it was waited for"
     assert read(client, second.job_id).waiting_since is None
-    assert client.get(keys.run(second.job_id)) == MINE
-    assert 0 < client.pttl(keys.run(second.job_id)) <= keys.LOCK_TTL_S * 1000
-    assert client.zrange(keys.LEASES, 0, -1) == [second.job_id]
+    assert process_of(client, second.job_id) == MINE
+    assert client.zrange(keys.LEASES, 0, -1, withscores=True) == [(second.job_id, whole_lease())]
     assert client.zrange(keys.waiting("classify", 5), 0, -1) == [job.job_id]
     assert client.hget(keys.LANES, keys.lane_field("classify", 5, "started")) == "2"
     assert state_of(client, second) == "STARTED"
@@ -149,7 +153,7 @@ def test_an_end_settles_the_record_and_the_indexes(
     assert member == f"{ended.submitted_at}:{job.job_id}"
     assert client.zcard(keys.listed("classify", "processing")) == 0
     assert client.zcard(keys.LEASES) == 0
-    assert not client.exists(keys.run(job.job_id))
+    assert process_of(client, job.job_id) is None
 
 
 @pytest.mark.parametrize("vanished", [False, True])
@@ -165,19 +169,17 @@ def test_an_expired_job_is_not_brought_back(
     store(backend, job, State.SUCCESS, RESULT)
 
     assert not client.exists(keys.meta(job.job_id))
-    assert not client.exists(keys.run(job.job_id))
+    assert process_of(client, job.job_id) is None
 
 
-def test_a_finished_result_is_taken_though_its_lock_has_run_out(
+def test_a_run_whose_lease_has_run_out_is_its_process_s_still(
     backend: FencedBackend, client: redis.Redis, job: NewJob
 ) -> None:
     start(backend, job)
-    let_pass(client, keys.LOCK_TTL_S + 1)
-    assert not client.exists(keys.run(job.job_id))
+    let_pass(client, keys.LEASE_TTL_S + 1)
 
+    assert start(backend, job, OTHER) is Write.HELD
     assert write(backend, job) is Write.STORED
-    assert client.get(keys.run(job.job_id)) == MINE, "and is taken back"
-    let_pass(client, keys.LOCK_TTL_S + 1)
     store(backend, job, State.SUCCESS, RESULT)
 
     assert state_of(client, job) == "SUCCESS"
@@ -186,7 +188,7 @@ def test_a_finished_result_is_taken_though_its_lock_has_run_out(
 def lose(backend: FencedBackend, client: redis.Redis, job: NewJob, celery: CeleryApp) -> None:
     """A job's worker is not heard of any more, and its run is published again."""
     start(backend, job)
-    let_pass(client, keys.LOCK_TTL_S + 1)
+    let_pass(client, keys.LEASE_TTL_S + 1)
     assert queues.requeue(client, job.job_id, Why.LOST, app=celery) is Requeued.PUBLISHED
 
 
@@ -201,41 +203,40 @@ def test_who_has_lost_a_run_writes_no_more(
     elif since != "waiting":
         assert start(backend, job, OTHER) is Write.STORED
     if since == "silent":
-        let_pass(client, keys.LOCK_TTL_S + 1)
+        let_pass(client, keys.LEASE_TTL_S + 1)
 
     assert renew(backend, job) is (Verdict.MINE if since == "taken" else Verdict.HELD)
     assert write(backend, job, state) is Write.HELD
 
-    assert client.get(keys.run(job.job_id)) == (OTHER if since == "running" else None)
-    assert read_job(client, job.job_id).state is (State.STARTED if since in ("running", "silent") else State.PENDING)
+    started = since in ("running", "silent")
+    assert process_of(client, job.job_id) == (OTHER if started else None)
+    assert read_job(client, job.job_id).state is (State.STARTED if started else State.PENDING)
 
 
 def test_a_lease_is_renewed_for_who_holds_it_alone(backend: FencedBackend, client: redis.Redis, job: NewJob) -> None:
     start(backend, job)
-    let_pass(client, keys.LOCK_TTL_S - 1)
+    let_pass(client, keys.LEASE_TTL_S - 1)
     lease = client.zscore(keys.LEASES, job.job_id)
 
     assert renew(backend, job, OTHER) is Verdict.HELD
-    assert client.pttl(keys.run(job.job_id)) <= 1000
     assert client.zscore(keys.LEASES, job.job_id) == lease
 
-    assert renew(backend, job) is Verdict.MINE
-    assert client.pttl(keys.run(job.job_id)) > 1000
-    let_pass(client, keys.LOCK_TTL_S + 1)
-    assert renew(backend, job) is Verdict.MINE
-    assert client.get(keys.run(job.job_id)) == MINE
+    for silence_s in (0, keys.LEASE_TTL_S + 1):
+        let_pass(client, silence_s)
+        assert renew(backend, job) is Verdict.MINE
+        assert client.zscore(keys.LEASES, job.job_id) == whole_lease()
 
 
 def test_a_message_is_held_until_its_process_comes_to_start_it(
     backend: FencedBackend, client: redis.Redis, job: NewJob
 ) -> None:
     renew(backend, job, None)
-    let_pass(client, keys.LOCK_TTL_S - 1)
+    let_pass(client, keys.LEASE_TTL_S - 1)
 
     assert renew(backend, job) is Verdict.MINE
 
-    assert client.zscore(keys.LEASES, job.job_id) == pytest.approx(now_ms() + keys.LOCK_TTL_S * 1000, abs=2000)
-    assert not client.exists(keys.run(job.job_id)), "which is counted then"
+    assert client.zscore(keys.LEASES, job.job_id) == whole_lease()
+    assert process_of(client, job.job_id) is None, "it has not started"
     assert start(backend, job) is Write.STORED
     assert read(client, job.job_id).attempts == 1
 
@@ -286,7 +287,7 @@ def test_a_retry_waits_for_its_time_and_is_published_once(
     assert (waiting.retry_at, waiting.retries) == (due, 1)
     assert client.zscore(keys.RETRIES, job.job_id) == due
     assert client.zcard(keys.LEASES) == 0
-    assert not client.exists(keys.run(job.job_id))
+    assert process_of(client, job.job_id) is None
     assert write(backend, job) is Write.HELD, "nobody runs it between its attempts"
 
     assert queues.requeue(client, job.job_id, Why.DUE, app=celery) is Requeued.PUBLISHED
@@ -321,18 +322,6 @@ def test_a_copy_of_its_message_does_not_cut_the_wait_for_another_attempt_short(
 
     assert state_of(client, job) == "RETRY"
     assert client.zcard(keys.RETRIES) == 1
-
-
-def test_a_run_whose_lock_ran_out_is_not_started_beside_its_process(
-    backend: FencedBackend, client: redis.Redis, job: NewJob
-) -> None:
-    start(backend, job)
-    client.delete(keys.run(job.job_id))
-
-    assert start(backend, job, OTHER) is Write.HELD
-
-    store(backend, job, State.SUCCESS, RESULT)
-    assert state_of(client, job) == "SUCCESS"
 
 
 def test_what_fails_before_it_starts_is_written_without_a_token(

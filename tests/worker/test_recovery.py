@@ -18,7 +18,7 @@ from app.states import State
 from app.worker import chores
 from tests.backends import RESULT, request_of
 from tests.clock import let_pass
-from tests.records import accept, change, leave, new_job, read_job, redrive
+from tests.records import accept, change, leave, new_job, process_of, read_job, redrive
 
 MINE, OTHER = "worker:1", "worker:2"
 NORMAL_LANE = keys.lane("classify", Priority.NORMAL)
@@ -78,7 +78,7 @@ def test_a_run_whose_message_has_gone_is_published_once(
         start(celery, others[0])
 
     assert look(celery) == 0, "a worker may just have taken it"
-    let_pass(client, keys.LOCK_TTL_S + 1)
+    let_pass(client, keys.LEASE_TTL_S + 1)
     if lane == "passed":
         celery.backend.renew([Held(others[0].job_id, MINE)])
 
@@ -100,7 +100,7 @@ def test_a_run_that_is_held_is_left_alone(celery: CeleryApp, client: redis.Redis
 
     for _ in range(3):
         look(celery)
-        let_pass(client, keys.LOCK_TTL_S - 1)
+        let_pass(client, keys.LEASE_TTL_S - 1)
         celery.backend.renew([Held(running.job_id, MINE), Held(taken.job_id, None)])
 
     assert look(celery) == 0
@@ -114,7 +114,7 @@ def test_a_run_whose_message_waits_is_left_alone(celery: CeleryApp, client: redi
     waiting = accept(client, settings, message="waits")
 
     for _ in range(3):
-        let_pass(client, keys.LOCK_TTL_S + 1)
+        let_pass(client, keys.LEASE_TTL_S + 1)
         celery.backend.renew([Held(first.job_id, MINE)])
         assert look(celery) == 0
 
@@ -128,7 +128,7 @@ def test_a_message_that_its_worker_gave_back_before_it_died_is_left_where_it_is(
     job = accept(client, settings)
     celery.backend.renew([Held(job.job_id, None)])
 
-    let_pass(client, keys.LOCK_TTL_S + 1)
+    let_pass(client, keys.LEASE_TTL_S + 1)
 
     assert look(celery) == 0
     assert client.zcard(keys.LEASES) == 0
@@ -189,7 +189,7 @@ def test_a_record_that_vanished_does_not_wait_for_ever(
     client.delete(keys.job(waiting.job_id), keys.job(running.job_id))
 
     look(celery)
-    let_pass(client, keys.LOCK_TTL_S + 1)
+    let_pass(client, keys.LEASE_TTL_S + 1)
 
     assert look(celery) == 0
     assert client.zcard(keys.waiting("classify", Priority.NORMAL)) == 0
@@ -213,7 +213,7 @@ def test_nothing_is_judged_soon_after_a_break_of_redis(
     job = accept(client, settings)
     take(client)
     start(celery, job)
-    let_pass(client, keys.LOCK_TTL_S + 1)
+    let_pass(client, keys.LEASE_TTL_S + 1)
 
     assert chores.publish_lost(celery, in_touch_s=chores._RENEWAL_S - 1) == 0
     assert client.zcard(keys.LEASES) == 1
@@ -227,7 +227,7 @@ def test_a_run_that_was_lost_while_it_ran_counts_as_a_crash(
     job = accept(client, settings)
     take(client)
     start(celery, job)
-    let_pass(client, keys.LOCK_TTL_S + 1)
+    let_pass(client, keys.LEASE_TTL_S + 1)
 
     assert look(celery) == 1
 
@@ -360,7 +360,7 @@ def test_the_death_of_another_changes_nothing(
     job = accept(client, settings)
     start(celery, job)
     if silent:
-        let_pass(client, keys.LOCK_TTL_S + 1)
+        let_pass(client, keys.LEASE_TTL_S + 1)
     before = fields_of(client, job)
 
     for token in (OTHER, ""):
@@ -384,8 +384,8 @@ def test_a_run_that_has_ended_is_not_published(
 
     assert fields_of(client, job) == before
     assert runs_on(client, HIGH_LANE) == []
-    for index in (keys.LEASES, keys.RETRIES, keys.run(job.job_id)):
-        assert not client.exists(index)
+    assert client.exists(keys.LEASES, keys.RETRIES) == 0
+    assert process_of(client, job.job_id) is None
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -398,7 +398,7 @@ def test_a_cancelled_run_whose_process_died_ends(
     assert leave(client, settings, job.job_id) is Leaving.REQUESTED
 
     if lost:
-        let_pass(client, keys.LOCK_TTL_S + 1)
+        let_pass(client, keys.LEASE_TTL_S + 1)
         assert look(celery) == 0
     else:
         assert crash(client, celery, job) is Requeued.CANCELLED
@@ -471,7 +471,7 @@ def test_what_dead_workers_had_taken_is_dropped_and_nothing_else(
     assert set(client.hkeys(keys.UNACKED)) == set(client.zrange(keys.UNACKED_INDEX, 0, -1)) == kept
     client.delete(NORMAL_LANE)
     look(celery)
-    let_pass(client, keys.LOCK_TTL_S + 1)
+    let_pass(client, keys.LEASE_TTL_S + 1)
     look(celery)
     assert nobodys.job_id in runs_on(client, HIGH_LANE), "its run is published again"
 
@@ -484,7 +484,7 @@ def test_a_record_that_cannot_be_read_is_left_to_its_time(
         take(client)
     change(client, broken, options="{")
     look(celery)
-    let_pass(client, keys.LOCK_TTL_S + 1)
+    let_pass(client, keys.LEASE_TTL_S + 1)
 
     assert look(celery) == 1
 

@@ -121,7 +121,7 @@ def test_an_attempt_that_fails_after_another_has_completed_the_job_leaves_its_fi
     job = accept(client, settings, new_job(task="echo"))
 
     def another_completes_it() -> None:
-        let_pass(client, keys.LOCK_TTL_S + 1)  # the first was silent for longer than its lock lasts
+        let_pass(client, keys.LEASE_TTL_S + 1)  # the first was silent for longer than its lease lasts
         queues.requeue(client, job.job_id, queues.Why.LOST, app=celery)
         request = request_of(job.job_id, token="other:2")
         celery.backend.start(job.job_id, {"progress": 5}, request=request)
