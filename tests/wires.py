@@ -30,6 +30,8 @@ class Wire:
         self.lost = 0
         self._redis_port = port
         self._words = words
+        #: What carries, and both its ends.
+        self._carried: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = {}
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["Wire"]:
@@ -40,9 +42,18 @@ class Wire:
             yield self
         finally:
             server.close()
+            carrying = set(self._carried)
+            for ends in self._carried.values():
+                for end in ends:
+                    end.close()
+            if carrying:
+                await asyncio.wait(carrying)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers, commands = await asyncio.open_connection("127.0.0.1", self._redis_port)
+        task = asyncio.current_task()
+        assert task is not None, "a server's connections are tasks"
+        self._carried[task] = (writer, commands)
         back = asyncio.create_task(_pass_on(answers, writer))
         with contextlib.suppress(ConnectionError):
             while sent := await reader.read(2**20):
@@ -57,9 +68,10 @@ class Wire:
                         break
                 else:
                     commands.write(sent)
-        for end in (writer, commands):
+        for end in self._carried.pop(task):
             end.close()
         back.cancel()
+        await asyncio.wait({back})
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -232,7 +232,7 @@ async def test_however_many_wait_all_are_told(
     service: Installation, known: Known, picture: bytes, turn: Change, mend: Change
 ) -> None:
     calls = all_calls(service, known, picture)
-    waits = list(islice(cycle(call for call in calls if call.is_waiting), 200))
+    waits = list(islice(cycle(call for call in calls if call.is_waiting), 100))
     turned_at = float("inf")
 
     async def wait(call: Call) -> Answer:
