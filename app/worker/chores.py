@@ -43,7 +43,7 @@ class Chores(Rounds):
             Periodic(_ROUND_S, lambda: publish_due(app)),
             Periodic(1, lambda: publish_lost(app, in_touch_s=self.in_touch_s)),
             Periodic(1, lambda: end_overdue(app)),
-            Periodic(5, lambda: erase_expired(app, storage)),
+            Periodic(1, lambda: erase_expired(app, storage)),
             Periodic(_REAP_EVERY_S, lambda: queues.reap(app.redis, older_than_s=_TAKEN_AGE_S)),
             Periodic(600, lambda: queues.prune(app.redis)),
             Periodic(600, lambda: sweep(app.redis, storage)),

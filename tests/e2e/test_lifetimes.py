@@ -8,7 +8,7 @@ from tests.processes import installation, wait_for
 
 
 def test_everything_of_a_job_leaves_together_and_then_its_tombstone(tmp_path: Path, picture: bytes) -> None:
-    with installation(tmp_path, RESULT_TTL="2", TOMBSTONE_TTL="3") as service:
+    with installation(tmp_path, RESULT_TTL="2", TOMBSTONE_TTL="6") as service:
         service.start_api()
         service.start_worker()
         job_id = service.submit("echo", picture)
