@@ -19,7 +19,7 @@ from kombu.utils.functional import retry_over_time
 from redis.exceptions import ResponseError
 
 from app import scripts
-from app.errors import refuses_writes
+from app.errors import AppError, refuses_writes
 from app.registry import Fields, JobRecord, lives_ms
 from app.states import State
 
@@ -114,14 +114,12 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
         traceback: Any = None,
         retry_at_ms: int | None = None,
     ) -> tuple[Write, Fields]:
-        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
-        meta["task_id"] = job_id
         outcome, *flat = scripts.call(
             self.client,
             "write",
             run=job_id,
             state=state,
-            value=self.encode(meta),
+            value=self._encoded(job_id, result, state, request, traceback),
             token=getattr(request, "run_token", None) or "",
             retry_at=retry_at_ms,
             answered=_model_of(result) if state is State.SUCCESS else None,
@@ -130,6 +128,14 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
         )
         texts = [text.decode() for text in flat[0]] if flat else []
         return Write(outcome.decode()), dict(zip(texts[::2], texts[1::2], strict=True))
+
+    def failure(self, job_id: str, error: AppError) -> str:
+        """A failure as it is stored, for a script that ends a run by itself."""
+        return self._encoded(job_id, self.prepare_exception(error), State.FAILURE)
+
+    def _encoded(self, job_id: str, result: Any, state: State, request: Any = None, traceback: Any = None) -> str:
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        return str(self.encode({**meta, "task_id": job_id}))
 
     def renew(self, held: Sequence[Held]) -> list[Verdict]:
         """Renew the leases of what a worker holds. Returns, for each, whether it should go on with it."""

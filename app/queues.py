@@ -4,7 +4,6 @@ A queue has a lane for each priority, and numbers the messages of each: so a run
 lane has passed, and nobody has to look through a queue to find it.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,11 +17,11 @@ from app import keys, registry, scripts, tasks
 from app.batch import Batch
 from app.broker import CeleryApp, Messages
 from app.config import Settings
-from app.errors import AppError, NotFailed, QueueFull, WorkerCrashed
+from app.errors import NotFailed, QueueFull, WorkerCrashed
 from app.idempotency import Claim, Claimed
 from app.priority import Priority
 from app.registry import JobRecord, NewJob, Reading, lives_ms, reading
-from app.states import State, Status
+from app.states import Status
 
 
 @dataclass(frozen=True)
@@ -156,16 +155,10 @@ def requeue(client: redis.Redis, run_id: str, why: Why, *, app: CeleryApp, token
         message=app.messages.encode(again),
         token=token,
         max_crashes=app.settings.task_max_deliveries,
-        failure=_failure(run_id, WorkerCrashed(WorkerCrashed.SENTENCE)),
+        failure=app.backend.failure(run_id, WorkerCrashed(WorkerCrashed.SENTENCE)),
         lives=lives_ms(app.settings),
     )
     return Requeued(said)
-
-
-def _failure(run_id: str, error: AppError) -> str:
-    """A failure as Celery's backend stores it."""
-    result = {"exc_type": type(error).__name__, "exc_message": [error.message], "exc_module": type(error).__module__}
-    return json.dumps({"status": State.FAILURE, "result": result, "traceback": None, "children": [], "task_id": run_id})
 
 
 def find_lost(client: redis.Redis) -> list[str]:
@@ -175,7 +168,7 @@ def find_lost(client: redis.Redis) -> list[str]:
 
 
 def find_overdue(client: redis.Redis, *, queue_ttl_s: int) -> list[str]:
-    """Runs that have waited longer than they may for their first start, some of them at a time."""
+    """Runs that have waited longer than they may for a start, some of them at a time."""
     found: list[str] = scripts.call(client, "overdue", lanes=_lanes(), longest=queue_ttl_s * 1000)
     return found
 
@@ -194,7 +187,7 @@ def prune(client: redis.Redis) -> None:
     """Take jobs out of the lists whose records vanished before they were forgotten: no worker did the chores then."""
     for task in tasks.TASKS:
         for status in (*Status, keys.DEAD):
-            index, cursor = f"{task.name}:{status}", ""
+            index, cursor = keys.listed(task.name, status), ""
             while cursor is not None:
                 cursor = scripts.call(client, "prune", index=index, cursor=cursor or None)
 

@@ -91,7 +91,7 @@ def _publish(app: CeleryApp, run_id: str, why: Why, *, index: str) -> bool:
 
 
 def end_overdue(app: CeleryApp) -> int:
-    """Fail the jobs that have waited too long for their first start. Returns how many."""
+    """Fail the jobs that have waited too long for a start. Returns how many."""
     queue_ttl_s = app.settings.queue_ttl
     overdue = queues.find_overdue(app.redis, queue_ttl_s=queue_ttl_s)
     error = app.backend.prepare_exception(QueueTimeout(QueueTimeout.sentence(queue_ttl_s)))
