@@ -32,6 +32,8 @@ _LOAD_TIMEOUT_S = 180
 class CeleryApp(Celery):  # type: ignore[misc]  # Celery carries no types
     """A Celery app that knows this installation's settings, and consumes the queues of `served`."""
 
+    events_cls = "app.worker.events:Events"
+
     def __init__(self, settings: Settings, served: Sequence[Task[Any]] = ()) -> None:
         super().__init__("darkroom", broker=settings.broker_url, set_as_current=False)
         self.settings = settings
@@ -103,6 +105,8 @@ def _configuration(settings: Settings, served: Sequence[Task[Any]]) -> dict[str,
             "socket_connect_timeout": 2,
             "socket_keepalive": True,
             "health_check_interval": 10,
+            # For what makes a connection on the way; without it, it would try for ever and hear no signal.
+            "max_retries": 1,
         },
         # A worker holds its finished result until Redis is back, however long that takes.
         "result_backend_always_retry": True,

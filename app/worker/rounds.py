@@ -21,6 +21,7 @@ class Rounds(threading.Thread, ABC):
     def __init__(self, name: str) -> None:
         super().__init__(name=name, daemon=True)
         self._in_touch_since_s = time.monotonic()
+        self._is_cut_off = False
 
     @property
     def in_touch_s(self) -> float:
@@ -36,13 +37,22 @@ class Rounds(threading.Thread, ABC):
         while True:
             try:
                 self.go_round()
+                self._tell(None)
             except redis.RedisError as error:
-                logger.warning("the %s cannot reach Redis: %s", self.name, error)
+                self._tell(error)
                 time.sleep(_PAUSE_S)
                 self._in_touch_since_s = time.monotonic()
             except Exception:  # a thread that died would be missed by nobody until it was too late: say so, and go on
                 logger.exception("a round of the %s failed", self.name)
                 time.sleep(_PAUSE_S)
+
+    def _tell(self, error: redis.RedisError | None) -> None:
+        """Log what has changed: an outage is told once, however long it takes."""
+        if error and not self._is_cut_off:
+            logger.warning("the %s cannot reach Redis: %s", self.name, error)
+        elif self._is_cut_off and not error:
+            logger.warning("the %s reaches Redis again", self.name)
+        self._is_cut_off = error is not None
 
 
 @dataclass
