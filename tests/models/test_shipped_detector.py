@@ -57,7 +57,7 @@ def detector() -> TorchDetector:
 
 def detected(detector: TorchDetector, path: Path, **options: object) -> DetectAnswer:
     task, asked = Detect(), DetectOptions.model_validate(options)
-    inputs = task.preprocess(task.decode(path, asked, max_pixels=10**6), detector, asked)
+    inputs = task.preprocess(task.decode(path, detector, asked, max_pixels=10**6), detector, asked)
     return task.postprocess(task.predict(inputs, detector, asked, FakeAttempt()), detector, asked)
 
 

@@ -13,6 +13,7 @@ from app.schemas import ModelInfo
 from app.tasks.base import Detection
 from app.tasks.detect import Detect, DetectAnswer, DetectOptions
 from tests.attempts import FakeAttempt
+from tests.pictures import encoded, whole
 
 LABELS = ("person", "dog", "hot dog", "cat", "car")
 
@@ -23,11 +24,15 @@ class FakeDetector:
     info = ModelInfo(name="fake", revision="1", runtime="python", device="cpu")
     labels: ClassVar[Mapping[int, str]] = dict(enumerate(LABELS))
 
-    def __init__(self, *detections: Detection) -> None:
+    def __init__(self, *detections: Detection, least: tuple[int, int] | None = None) -> None:
         self.asked: dict[str, Any] = {}
+        self.least = least
         self._detections = detections
 
-    def preprocess(self, image: Image.Image) -> Any:
+    def least_size(self, width: int, height: int) -> tuple[int, int] | None:
+        return self.least
+
+    def preprocess(self, image: Image.Image, *, full_size: tuple[int, int] | None = None) -> Any:
         return image
 
     def predict(self, inputs: Any) -> Mapping[str, np.ndarray]:
@@ -47,7 +52,7 @@ def seen(label: str, score: float, *box: float) -> Detection:
 
 def detected(model: FakeDetector, **options: Any) -> DetectAnswer:
     task, asked = Detect(), DetectOptions(**options)
-    inputs = task.preprocess(Image.new("RGB", (40, 30)), model, asked)
+    inputs = task.preprocess(whole(Image.new("RGB", (40, 30))), model, asked)
     return task.postprocess(task.predict(inputs, model, asked, FakeAttempt()), model, asked)
 
 

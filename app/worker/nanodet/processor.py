@@ -47,6 +47,11 @@ class NanoDetImageProcessor(BaseImageProcessor):
             padded[:, : array.shape[0], : array.shape[1]] = array.transpose(2, 0, 1)
         return BatchFeature({"pixel_values": batch}, tensor_type=return_tensors)
 
+    def least_size(self, width: int, height: int) -> tuple[int, int]:
+        """How small a picture of this size, in pixels, may be decoded: twice what it is scaled to."""
+        scaled_width, scaled_height = self._scaled(width, height)
+        return 2 * scaled_width, 2 * scaled_height
+
     def post_process_object_detection(
         self, outputs: Any, threshold: float, target_sizes: Sequence[Sequence[int]]
     ) -> list[dict[str, np.ndarray]]:
