@@ -79,6 +79,9 @@ def open_scaled(path: Path, *, max_pixels: int, least_size: Callable[[int, int],
         width, height = file.size
         file.load(least_size(width, height))
         picture = file.upright(to_rgb(file.image))
+        # Of a JPEG Pillow has now let go, and read nothing but what makes the picture: a copy would gain nothing.
+        if picture is file.image and file.format != "jpeg":
+            picture = picture.copy()
         # What described the file, its orientation, profile or transparent colour, no longer describes this.
         picture.info = {}
         return Picture(picture, width, height)
