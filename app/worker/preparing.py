@@ -8,7 +8,7 @@ picture than its settings let one expect goes on preparing its pictures itself.
 
 import logging
 from dataclasses import dataclass
-from math import ceil, inf
+from math import inf
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +16,8 @@ from PIL import Image
 
 import app.worker.torchvision_cpu  # noqa: F401  # isort: skip  # before transformers, which imports torchvision
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
+
+from app.imaging import decode_scale
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +90,10 @@ class _OneResize:
         full_width, full_height = full_size or image.size
         width, height = self._resized(full_width, full_height)
         left, top = (width - self.cut[0]) // 2, (height - self.cut[1]) // 2
-        # A decoder halves sides and rounds up, so its last pixels may stand for fewer than the others do.
-        scale = ceil(max(full_width, full_height) / max(image.size))
+        scale = decode_scale((full_width, full_height), image.size)
         across, down = full_width / scale / width, full_height / scale / height
         box = (left * across, top * down, (left + self.cut[0]) * across, (top + self.cut[1]) * down)
-        return np.array(_resized(image, self.cut, self.resample, box))[np.newaxis]
+        return np.array(_resize(image, self.cut, self.resample, box))[np.newaxis]
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         if not isinstance(self.resized, int):
@@ -102,7 +103,7 @@ class _OneResize:
         return (self.resized, longer) if width <= height else (longer, self.resized)
 
 
-def _resized(
+def _resize(
     image: Image.Image, size: tuple[int, int], resample: Image.Resampling, box: tuple[float, float, float, float]
 ) -> Image.Image:
     """A box of a picture, in this size: the pixels that cutting afterwards would leave, for filters look beyond a box.
@@ -130,7 +131,7 @@ def _understood(processor: Any) -> _OneResize | None:
     name = kind.__name__.removesuffix("Pil")
     if not (_adds_nothing(kind) or name in {_CONVNEXT, _EFFICIENTNET, _MOBILENET}):
         return None
-    if not processor.do_resize or processor.do_pad or processor.resample not in set(Image.Resampling):
+    if not processor.do_resize or processor.do_pad or processor.resample not in _FILTERS:
         return None
     frame = _convnext_frame(processor) if name == _CONVNEXT else _frame(processor)
     if frame is None:
@@ -143,6 +144,8 @@ def _understood(processor: Any) -> _OneResize | None:
     return _OneResize(resized, cut, Image.Resampling(processor.resample), scale, shift)
 
 
+#: Those that everybody reckons alike, to a grey level. Which pixel is the nearest is a matter of rounding.
+_FILTERS = frozenset({Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS})
 _CONVNEXT = "ConvNextImageProcessor"
 _EFFICIENTNET = "EfficientNetImageProcessor"
 #: What it adds is for maps of segments, which have no part here.
