@@ -1,39 +1,31 @@
 """Images as clients send them: refused early when unsound, decoded upright when sound.
 
-`probe` runs in the API, as a file arrives; `open_image` and `open_original` run in a worker, later, and take nothing on
-trust from it. All go the same way: the format is told from the content, the file is outlined (`outline`), every size is
-checked, and only then does Pillow open it.
+`probe` runs in the API, as a file arrives; the others run in a worker, later, and take nothing on trust from it. All go
+the same way, which is that of `opening`.
 """
 
-import io
-import mmap
-import os
-import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from math import ceil
 from pathlib import Path
-from typing import BinaryIO
 
-from PIL import AvifImagePlugin, Image
+from PIL import Image
 
-from app.errors import InvalidImage, UnsupportedImage
 from app.imaging.colour import to_rgb, with_alpha
-from app.imaging.guard import bounded_memory, pillow
-from app.imaging.metadata import Metadata, read_metadata
-from app.imaging.outline import Outline, read_outline
-from app.imaging.tiff import Data, orientation
+from app.imaging.metadata import Metadata
+from app.imaging.opening import EXTENSIONS, opened
 
-EXTENSIONS: dict[str, str] = {
-    "jpeg": ".jpg",
-    "png": ".png",
-    "webp": ".webp",
-    "gif": ".gif",
-    "bmp": ".bmp",
-    "tiff": ".tiff",
-    "avif": ".avif",
-}
+__all__ = [
+    "EXTENSIONS",
+    "ImageInfo",
+    "Original",
+    "Picture",
+    "decode_scale",
+    "open_image",
+    "open_original",
+    "open_scaled",
+    "probe",
+]
 
 
 @dataclass(frozen=True)
@@ -52,11 +44,9 @@ def probe(path: Path, *, max_pixels: int) -> ImageInfo:
     short, empty or of more than `max_pixels`; `OutOfMemory`; `OSError` when the file cannot be read, which is no fault
     of the client. Pillow's own ceiling, about 179 million pixels, holds as well.
     """
-    with _opened(path, max_pixels=max_pixels, to_decode=False) as opened:
-        width, height = opened.image.size
-        if opened.turn in _SIDEWAYS:
-            width, height = height, width
-        return ImageInfo(format=opened.format, width=width, height=height)
+    with opened(path, max_pixels=max_pixels, to_decode=False) as file:
+        width, height = file.size
+        return ImageInfo(format=file.format, width=width, height=height)
 
 
 def open_image(path: Path, *, max_pixels: int) -> Image.Image:
@@ -65,14 +55,54 @@ def open_image(path: Path, *, max_pixels: int) -> Image.Image:
     Transparency is laid over white; more than 8 bits a channel are scaled down; ICC profiles are not applied. Raises as
     `probe` does, and `InvalidImage` as well for damage that only decoding shows.
     """
-    with _opened(path, max_pixels=max_pixels, to_decode=True) as opened:
-        _load(opened)
-        picture = to_rgb(opened.image)
-        if opened.turn is not None:
-            picture = picture.transpose(opened.turn)
+    return open_scaled(path, max_pixels=max_pixels, least_size=lambda _width, _height: None).image
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture, which may be smaller than its file has it."""
+
+    #: Upright, mode RGB.
+    image: Image.Image
+    #: Of the upright picture in the file, in pixels.
+    width: int
+    height: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
+    @property
+    def scale(self) -> int:
+        """How many pixels of the file, across and down, one of `image` stands for."""
+        return decode_scale(self.size, self.image.size)
+
+
+def decode_scale(full_size: tuple[int, int], size: tuple[int, int]) -> int:
+    """How many pixels of a picture, across and down, one pixel stands for of what it was decoded to: 1, 2, 4 or 8.
+
+    Decoders halve sides and round up, so the last pixels of a row or column may stand for fewer.
+    """
+    return 1 << (ceil(max(full_size) / max(size)) - 1).bit_length()
+
+
+def open_scaled(path: Path, *, max_pixels: int, least_size: Callable[[int, int], tuple[int, int] | None]) -> Picture:
+    """The picture of a file as `open_image` has it, but smaller where that saves work, which is with JPEG.
+
+    `least_size` is asked how small the picture may be, given its width and height in pixels; None is for not at all.
+    The aspect is kept, but for less than a pixel. Raises as `open_image` does.
+    """
+    with opened(path, max_pixels=max_pixels, to_decode=True) as file:
+        width, height = file.size
+        file.load(least_size(width, height))
+        picture = file.upright(to_rgb(file.image))
+        # Of a JPEG Pillow has now let go, and read nothing but what makes the picture: a copy would gain nothing.
+        if picture is file.image and file.format != "jpeg":
+            picture = picture.copy()
         # What described the file, its orientation, profile or transparent colour, no longer describes this.
         picture.info = {}
-        return picture
+        return Picture(picture, width, height)
 
 
 @dataclass(frozen=True)
@@ -93,135 +123,10 @@ def open_original(path: Path, *, max_pixels: int, least_size: tuple[int, int]) -
     smaller than it is, its aspect kept, but no smaller than `least_size`, (width, height) of the upright picture.
     Raises as `open_image` does.
     """
-    with _opened(path, max_pixels=max_pixels, to_decode=True) as opened:
-        width, height = least_size
-        opened.image.draft(None, (height, width) if opened.turn in _SIDEWAYS else (width, height))
-        _load(opened)
-        picture = with_alpha(opened.image)
-        if opened.turn is not None:
-            picture = picture.transpose(opened.turn)
-        elif picture is opened.image:
+    with opened(path, max_pixels=max_pixels, to_decode=True) as file:
+        file.load(least_size)
+        picture = file.upright(with_alpha(file.image))
+        if picture is file.image:
             picture = picture.copy()
         picture.info = {}
-        return Original(format=opened.format, image=picture, metadata=opened.metadata())
-
-
-@dataclass(frozen=True)
-class _Opened:
-    format: str
-    image: Image.Image
-    #: Reads what the file says beside its pixels.
-    metadata: Callable[[], Metadata]
-    #: What makes it upright, if anything must.
-    turn: Image.Transpose | None
-
-
-#: AVIF decodes in one thread: a worker has a process for each core, and threads' stacks would count as memory.
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-#: What decoding AVIF takes at most: by pixel, for 12 bits in four channels, as planes, then as bytes; and in any case.
-_AVIF_BYTES_PER_PIXEL = 32
-_AVIF_BYTES = 32 * 2**20
-
-
-def _load(opened: _Opened) -> None:
-    """Decode. An AVIF's stream can be larger than the file says, and is decoded whole before anybody can tell."""
-    if opened.format != "avif":
-        opened.image.load()
-        return
-    width, height = opened.image.size
-    with bounded_memory(_AVIF_BYTES + _AVIF_BYTES_PER_PIXEL * width * height):
-        opened.image.load()
-
-
-#: How to undo each EXIF orientation (Exif 2.32, 4.6.4 A).
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDEWAYS = frozenset({_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]})
-
-
-@contextmanager
-def _opened(path: Path, *, max_pixels: int, to_decode: bool) -> Iterator[_Opened]:
-    # The limit is checked here, before anything is allocated, so Pillow's guard against decompression bombs has nothing
-    # left to find. It stays as it is all the same, and the lower of the two limits counts.
-    if Image.MAX_IMAGE_PIXELS is not None:
-        max_pixels = min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
-    with path.open("rb", buffering=0) as raw, _Reader(raw) as file, _mapped(file) as data:
-        format_ = _sniff(data)
-        outline = read_outline(format_, data)
-        _check_sizes(outline.sizes, max_pixels=max_pixels)
-        with pillow(otherwise=InvalidImage, message=_DAMAGED):
-            image = Image.open(_source(file, data, outline, to_decode=to_decode), formats=[format_])
-            _check_sizes([image.size], max_pixels=max_pixels)
-            metadata = partial(read_metadata, format_, data, exif=outline.exif, info=dict(image.info))
-            # Pillow turns TIFF itself. Decoding, it would take an orientation from XMP too, which the size leaves out.
-            image.info.pop("xmp", None)
-            exif = image.info.get("exif", b"") if format_ == "avif" else outline.exif
-            yield _Opened(format_, image, metadata, _TURNS.get(orientation(exif)))
-
-
-class _Reader(io.BufferedReader):
-    """Sets aside no more for a read than the file has: Pillow asks for as much as lies between two strips of a TIFF."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        return super().read(size if size is None else min(size, os.fstat(self.fileno()).st_size))
-
-
-@contextmanager
-def _mapped(file: BinaryIO) -> Iterator[Data]:
-    """The file as bytes that take no memory. Nothing rewrites an upload, so they cannot vanish while mapped."""
-    try:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError:  # an empty file has nothing to map
-        raise UnsupportedImage(f"The file is empty. {_SEND}") from None
-    with data:
-        yield data
-
-
-_SEND = f"Send one of: {', '.join(EXTENSIONS)}."
-_UNSUPPORTED = f"The file is not an image of a format we read. {_SEND}"
-_DAMAGED = "The image is damaged or of an unusual kind and cannot be read. Export it again and send that."
-
-_SIGNATURES = {
-    "jpeg": rb"\xff\xd8\xff",
-    "png": rb"\x89PNG\r\n\x1a\n",
-    "webp": rb"RIFF....WEBP",
-    "gif": rb"GIF8[79]a",
-    "bmp": rb"BM.{12}.\0\0\0",  # the header size that follows tells it from a text that begins with these letters
-    "tiff": rb"II[*+]\0|MM\0[*+]",
-    # HEIC shares this container, so one of the brands, four letters each, must be AVIF's.
-    "avif": rb"\0\0\0.ftyp(?:....){0,15}?avi[fs]",
-}
-_SIGNATURE = re.compile(b"|".join(b"(?P<%s>%s)" % (k.encode(), v) for k, v in _SIGNATURES.items()), re.DOTALL)
-
-
-def _sniff(data: Data) -> str:
-    found = _SIGNATURE.match(data[:256])
-    if found is None or found.lastgroup is None:
-        raise UnsupportedImage(_UNSUPPORTED)
-    return found.lastgroup
-
-
-def _check_sizes(sizes: Iterable[tuple[int, int]], *, max_pixels: int) -> None:
-    for width, height in sizes:
-        if width == 0 or height == 0:
-            raise InvalidImage(f"The image is empty: {width} x {height} pixels. Send one with a picture in it.")
-        if width * height > max_pixels:
-            raise InvalidImage(
-                f"The image has {width} x {height} = {width * height} pixels, more than the {max_pixels} allowed. "
-                "Scale it down and send that."
-            )
-
-
-def _source(file: BinaryIO, data: Data, outline: Outline, *, to_decode: bool) -> BinaryIO:
-    """What Pillow is to read; without the body it can open the image, but not decode it."""
-    if not outline.header:
-        return file
-    body = outline.body if to_decode else ()
-    return io.BytesIO(outline.header + b"".join(data[part] for part in body))
+        return Original(format=file.format, image=picture, metadata=file.metadata())

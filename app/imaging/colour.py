@@ -5,9 +5,12 @@ from PIL import Image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A copy of a loaded image, of any mode, in mode RGB. Transparency is laid over white; profiles are not applied."""
+    """A loaded image, of any mode, in mode RGB; itself, if it is. Transparency is laid over white.
+
+    Profiles are not applied.
+    """
     picture = flattened(with_alpha(image))
-    return picture if picture.mode == "RGB" and picture is not image else picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def with_alpha(image: Image.Image) -> Image.Image:

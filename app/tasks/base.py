@@ -59,8 +59,14 @@ class Loaded(Protocol):
 class Network(Loaded, Protocol):
     """A network with its image processor, whatever runtime runs it."""
 
-    def preprocess(self, image: Image.Image) -> Any:
-        """An upright RGB picture as the network's input, a batch of one on its device."""
+    def least_size(self, width: int, height: int) -> tuple[int, int] | None:
+        """How small a picture of this size in pixels may be decoded without telling on the answer; None: not at all."""
+
+    def preprocess(self, image: Image.Image, *, full_size: tuple[int, int] | None = None) -> Any:
+        """An upright RGB picture as the network's input, a batch of one on its device.
+
+        `full_size`, width and height in pixels, is that of the picture in its file, where `image` is decoded smaller.
+        """
 
     def predict(self, inputs: Any) -> Mapping[str, np.ndarray]:
         """Run the network. Float32 arrays by name, such as `logits` of shape [1, classes]."""
@@ -93,8 +99,11 @@ class Detector(Network, Protocol):
 class Captioner(Loaded, Protocol):
     """A network that writes text about a picture."""
 
-    def preprocess(self, image: Image.Image, *, prompt: str | None) -> Any:
-        """An upright RGB picture, and the beginning of the text if there is one, as the network's input."""
+    def least_size(self, width: int, height: int) -> tuple[int, int] | None:
+        """As a `Network` has it."""
+
+    def preprocess(self, image: Image.Image, *, prompt: str | None, full_size: tuple[int, int] | None = None) -> Any:
+        """As a `Network` has it, with the beginning of the text if there is one."""
 
     def generate(self, inputs: Any, *, max_new_tokens: int, num_beams: int, report: Callable[[float], None]) -> str:
         """Write the text. `report` is told how much is done, 0 to 1, and may raise to end it."""
@@ -190,8 +199,8 @@ class Task(ABC, Generic[M]):
         `labels` are those of the chosen model, none where they are not known. Raises `InvalidOption`.
         """
 
-    def decode(self, path: Path, options: Any, *, max_pixels: int) -> Any:
-        """The picture of an upload as `preprocess` takes it: upright RGB. Raises as `imaging.open_image` does."""
+    def decode(self, path: Path, model: M, options: Any, *, max_pixels: int) -> Any:
+        """The picture of an upload as `preprocess` takes it: here upright RGB. Raises as `imaging.open_image` does."""
         return imaging.open_image(path, max_pixels=max_pixels)
 
     def preprocess(self, image: Any, model: M, options: Any) -> Any:

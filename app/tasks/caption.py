@@ -1,11 +1,12 @@
 """`caption`: what a picture shows, in a sentence."""
 
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from PIL import Image
 from pydantic import Field, StringConstraints
 
 from app.config import Settings
+from app.imaging import Picture, open_scaled
 from app.tasks.base import Answer, Attempt, Captioner, Loader, Options, Task
 from app.tasks.composer import COMPOSER, Composer
 
@@ -61,9 +62,13 @@ class Caption(Task[Captioner]):
             return Composer(loader.detector(settings.detect_model[0]), loader.classifier(settings.classify_model[0]))
         return loader.captioner(model)
 
-    def preprocess(self, image: Image.Image, model: Captioner, options: CaptionOptions) -> Any:
+    def decode(self, path: Path, model: Captioner, options: CaptionOptions, *, max_pixels: int) -> Picture:
+        """The picture, no larger than the captioner needs it."""
+        return open_scaled(path, max_pixels=max_pixels, least_size=model.least_size)
+
+    def preprocess(self, image: Picture, model: Captioner, options: CaptionOptions) -> Any:
         """The captioner's own way. Raises `InvalidOption` for a prompt that is too long for it."""
-        return model.preprocess(image, prompt=options.prompt)
+        return model.preprocess(image.image, prompt=options.prompt, full_size=image.size)
 
     def predict(self, inputs: Any, model: Captioner, options: CaptionOptions, attempt: Attempt) -> str:
         """The text."""

@@ -1,12 +1,13 @@
 """`classify`: which of the model's classes the picture shows, best first."""
 
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from PIL import Image
 from pydantic import BaseModel, Field
 
 from app.config import Settings
+from app.imaging import Picture, open_scaled
 from app.tasks.base import Answer, Attempt, Loader, Network, Options, Task
 
 
@@ -53,9 +54,13 @@ class Classify(Task[Network]):
         """One of the classifiers."""
         return loader.classifier(model)
 
-    def preprocess(self, image: Image.Image, model: Network, options: ClassifyOptions) -> Any:
-        """The network's own image processor does it."""
-        return model.preprocess(image)
+    def decode(self, path: Path, model: Network, options: ClassifyOptions, *, max_pixels: int) -> Picture:
+        """The picture, no larger than the network needs it."""
+        return open_scaled(path, max_pixels=max_pixels, least_size=model.least_size)
+
+    def preprocess(self, image: Picture, model: Network, options: ClassifyOptions) -> Any:
+        """What the network's own image processor makes of it."""
+        return model.preprocess(image.image, full_size=image.size)
 
     def predict(self, inputs: Any, model: Network, options: ClassifyOptions, attempt: Attempt) -> np.ndarray:
         """The logits, one for each class, shape [classes]."""

@@ -65,7 +65,7 @@ _SILENT_H = "hour"
 
 @dataclass(frozen=True)
 class _Inputs:
-    """A picture as both networks take it, and its size in pixels."""
+    """A picture as both networks take it, and its size in pixels as it was decoded."""
 
     detector: Any
     classifier: Any
@@ -88,9 +88,21 @@ class Composer:
             device="+".join(dict.fromkeys(part.device for part in parts)),
         )
 
-    def preprocess(self, image: Image.Image, *, prompt: str | None) -> _Inputs:
+    def least_size(self, width: int, height: int) -> tuple[int, int] | None:
+        """As large as either network needs the picture; None, if one needs all of it."""
+        sizes = [network.least_size(width, height) for network in (self._detector, self._classifier)]
+        if None in sizes:
+            return None
+        return max(size[0] for size in sizes if size), max(size[1] for size in sizes if size)
+
+    def preprocess(
+        self, image: Image.Image, *, prompt: str | None, full_size: tuple[int, int] | None = None
+    ) -> _Inputs:
         """An upright RGB picture as both networks take it. There is no use for a prompt."""
-        return _Inputs(self._detector.preprocess(image), self._classifier.preprocess(image), *image.size)
+        detector, classifier = (
+            network.preprocess(image, full_size=full_size) for network in (self._detector, self._classifier)
+        )
+        return _Inputs(detector, classifier, *image.size)
 
     def generate(self, inputs: _Inputs, *, max_new_tokens: int, num_beams: int, report: Callable[[float], None]) -> str:
         """The sentence, the same for every `max_new_tokens` and `num_beams`; each network is half of the work."""

@@ -1,16 +1,18 @@
 """`detect`: what is in a picture and where, best first."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from math import ceil
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from PIL import Image
 from pydantic import BaseModel, BeforeValidator, Field
 
 from app.config import Settings, split
 from app.errors import InvalidOption
+from app.imaging import Picture, open_scaled
 from app.tasks.base import Answer, Attempt, Detection, Detector, Loader, Options, Task
 
 #: Boxes are told to this many digits after the point: a pixel of the network's input is rarely less.
@@ -76,6 +78,8 @@ class Sized:
     data: Any
     width: int
     height: int
+    #: How many of these pixels, across and down, one of those is that the network was given.
+    scale: int
 
 
 class Detect(Task[Detector]):
@@ -110,28 +114,39 @@ class Detect(Task[Detector]):
         if labels and unknown:
             raise InvalidOption(f"labels: {unknown[0]!r} is no label of this model. {_suggestion(unknown[0], labels)}")
 
-    def preprocess(self, image: Image.Image, model: Detector, options: DetectOptions) -> Sized:
-        """The network's own image processor does it."""
-        return Sized(model.preprocess(image), width=image.width, height=image.height)
+    def decode(self, path: Path, model: Detector, options: DetectOptions, *, max_pixels: int) -> Picture:
+        """The picture, no larger than the network needs it."""
+        return open_scaled(path, max_pixels=max_pixels, least_size=model.least_size)
+
+    def preprocess(self, image: Picture, model: Detector, options: DetectOptions) -> Sized:
+        """What the network's own image processor makes of it."""
+        inputs = model.preprocess(image.image, full_size=image.size)
+        return Sized(inputs, width=image.width, height=image.height, scale=image.scale)
 
     def predict(self, inputs: Sized, model: Detector, options: DetectOptions, attempt: Attempt) -> Sized:
         """The network's output, float32 arrays by name."""
         outputs: Mapping[str, np.ndarray] = model.predict(inputs.data)
-        return Sized(outputs, width=inputs.width, height=inputs.height)
+        return replace(inputs, data=outputs)
 
     def postprocess(self, outputs: Sized, model: Detector, options: DetectOptions) -> DetectAnswer:
         """The best `max_detections` of those whose label was asked for."""
-        detections = model.detections(
-            outputs.data, threshold=options.threshold, width=outputs.width, height=outputs.height
-        )
-        predictions = [
-            predicted for predicted in _rounded(detections) if not options.labels or predicted.label in options.labels
-        ]
+        width, height = ceil(outputs.width / outputs.scale), ceil(outputs.height / outputs.scale)
+        detections = model.detections(outputs.data, threshold=options.threshold, width=width, height=height)
+        objects = _rounded(_in_full(detections, outputs))
+        predictions = [each for each in objects if not options.labels or each.label in options.labels]
         seen = {predicted.label for predicted in predictions}
         return DetectAnswer(
             predictions=predictions[: options.max_detections],
             found={label: label in seen for label in options.labels} if options.labels else None,
         )
+
+
+def _in_full(detections: Iterable[Detection], sized: Sized) -> Iterator[Detection]:
+    """In pixels of the full picture. Its last pixels may be fewer than one of those that the network was given."""
+    for each in detections:
+        xmin, xmax = (min(x * sized.scale, sized.width) for x in (each.xmin, each.xmax))
+        ymin, ymax = (min(y * sized.scale, sized.height) for y in (each.ymin, each.ymax))
+        yield replace(each, xmin=xmin, ymin=ymin, xmax=xmax, ymax=ymax)
 
 
 def _rounded(detections: Iterable[Detection]) -> list[DetectedObject]:

@@ -151,7 +151,7 @@ class Transform(Task[Pillow]):
         """Nothing to be loaded."""
         return Pillow()
 
-    def decode(self, path: Path, options: TransformOptions, *, max_pixels: int) -> _Plan:
+    def decode(self, path: Path, model: Pillow, options: TransformOptions, *, max_pixels: int) -> _Plan:
         """The picture, as large as it is needed. Raises `InvalidOption` as well for a size that cannot be made."""
         info = imaging.probe(path, max_pixels=max_pixels)
         format_ = options.format or (Format(info.format) if info.format in set(Format) else Format.PNG)

@@ -69,8 +69,17 @@ class TorchCaptioner:
         self.info = ModelInfo(name=source.name, revision=source.revision, runtime="torch", device=str(self._device))
         self._warm_up()
 
+    def least_size(self, width: int, height: int) -> None:
+        """Pictures are to be decoded in full: each kind of network has its own way with them."""
+
     @memory_errors()
-    def preprocess(self, image: Image.Image, *, prompt: str | None) -> Reading:
+    def preprocess(
+        self,
+        image: Image.Image,
+        *,
+        prompt: str | None,
+        full_size: tuple[int, int] | None = None,  # noqa: ARG002  # that of `image`
+    ) -> Reading:
         """An upright RGB picture and a prompt as tensors on the device, a batch of one.
 
         Raises `InvalidOption` for a prompt that leaves the network no room to write, and `DeviceOutOfMemory` or

@@ -166,7 +166,7 @@ def _work(message: Message, model: Any, attempt: _Attempt) -> Answer:
     task.check(options, tuple(model.labels.values()))
     progress.enter(State.PREPROCESSING)
     with progress.measure("decode_ms"):
-        image = _decode(message, options, attempt)
+        image = _decode(message, model, options, attempt)
     with progress.measure("preprocess_ms"):
         inputs = task.preprocess(image, model, options)
     del image  # the work may need the memory: 50 million pixels take 200 MB
@@ -178,10 +178,10 @@ def _work(message: Message, model: Any, attempt: _Attempt) -> Answer:
         return task.postprocess(outputs, model, options)
 
 
-def _decode(message: Message, options: Any, attempt: _Attempt) -> Any:
+def _decode(message: Message, model: Any, options: Any, attempt: _Attempt) -> Any:
     upload = attempt.storage.resolve(message.path)
     try:
-        return message.task.decode(upload, options, max_pixels=attempt.settings.max_pixels)
+        return message.task.decode(upload, model, options, max_pixels=attempt.settings.max_pixels)
     except FileNotFoundError:
         raise UploadMissing(UploadMissing.SENTENCE) from None
 

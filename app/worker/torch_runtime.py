@@ -127,8 +127,18 @@ class TorchNetwork:
         """A first prediction, which takes longer than others and shows what does not work. Raises what that raises."""
         self.predict(self.preprocess(image))
 
+    def least_size(self, width: int, height: int) -> tuple[int, int] | None:
+        """How small a picture of this size in pixels may be decoded without telling on the answer; None: not at all."""
+        own = getattr(self._processor, "least_size", None)
+        return own(width, height) if own else None
+
     @memory_errors()
-    def preprocess(self, image: Image.Image) -> Any:
+    def preprocess(
+        self,
+        image: Image.Image,
+        *,
+        full_size: tuple[int, int] | None = None,  # noqa: ARG002
+    ) -> Any:
         """An upright RGB picture as `pixel_values` of shape [1, 3, height, width] on the device.
 
         Raises `DeviceOutOfMemory` or `OutOfMemory`.

@@ -17,7 +17,7 @@ from app.worker import torch_runtime
 from app.worker.sources import fetch
 from app.worker.torch_runtime import TorchNetwork
 from tests.attempts import FakeAttempt
-from tests.pictures import encoded
+from tests.pictures import encoded, whole
 from tests.processes import PHOTOS, ROOT
 
 FOLDER = "models/efficientnet-lite0"
@@ -34,7 +34,7 @@ def network() -> TorchNetwork:
 
 def classified(network: TorchNetwork, image: Image.Image) -> list[tuple[str, float]]:
     task, options = Classify(), ClassifyOptions()
-    outputs = task.predict(task.preprocess(image, network, options), network, options, FakeAttempt())
+    outputs = task.predict(task.preprocess(whole(image), network, options), network, options, FakeAttempt())
     answer = task.postprocess(outputs, network, options)
     return [(prediction.label, prediction.score) for prediction in answer.predictions]
 

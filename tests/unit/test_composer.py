@@ -198,13 +198,17 @@ def test_only_a_few_classes_of_the_shipped_model_defy_their_first_letter() -> No
 class FakeNetwork:
     """Sees a zebra everywhere; notes what it is asked."""
 
-    def __init__(self, name: str, device: str) -> None:
+    def __init__(self, name: str, device: str, *, least: tuple[int, int] | None = None) -> None:
+        self.least = least
         self.info = ModelInfo(name=name, revision=name.upper(), runtime="torch", device=device)
         self.labels: Mapping[int, str] = {0: "horse", 1: "zebra"}
         self.asked: list[Any] = []
 
-    def preprocess(self, image: Image.Image) -> Any:
-        return f"{self.info.name} of {image.size}"
+    def least_size(self, width: int, height: int) -> tuple[int, int] | None:
+        return self.least
+
+    def preprocess(self, image: Image.Image, *, full_size: tuple[int, int] | None = None) -> Any:
+        return f"{self.info.name} of {image.size} for {full_size}"
 
     def predict(self, inputs: Any) -> Mapping[str, np.ndarray]:
         self.asked.append(inputs)
@@ -225,13 +229,25 @@ def test_progress_goes_through_both_networks() -> None:
     def report(fraction: float) -> None:
         heard.append((fraction, len(classifier.asked)))
 
-    inputs = composer.preprocess(Image.new("RGB", (40, 30)), prompt="whatever")
+    inputs = composer.preprocess(Image.new("RGB", (40, 30)), prompt="whatever", full_size=(80, 60))
     sentence = composer.generate(inputs, max_new_tokens=1, num_beams=8, report=report)
 
     assert sentence == "a photo of a giraffe (looks like: zebra)"
     assert heard == [(0.5, 0), (1, 1)]
-    assert detector.asked == ["boxes of (40, 30)", (None, 40, 30)]
-    assert classifier.asked == ["classes of (40, 30)"]
+    assert detector.asked == ["boxes of (40, 30) for (80, 60)", (None, 40, 30)]
+    assert classifier.asked == ["classes of (40, 30) for (80, 60)"]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "classes", "least"),
+    [((8, 6), (4, 9), (8, 9)), ((4, 9), (2, 2), (4, 9)), (None, (4, 9), None), ((8, 6), None, None)],
+)
+def test_a_picture_is_as_large_as_either_network_needs_it(
+    boxes: tuple[int, int] | None, classes: tuple[int, int] | None, least: tuple[int, int] | None
+) -> None:
+    composer = Composer(FakeNetwork("boxes", "cpu", least=boxes), FakeNetwork("classes", "cpu", least=classes))
+
+    assert composer.least_size(80, 60) == least
 
 
 def test_the_composer_names_the_revisions_of_both() -> None:

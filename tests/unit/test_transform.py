@@ -31,7 +31,7 @@ class Transformed:
     def __init__(self, path: Path, *, max_pixels: int = LIMIT, **options: Any) -> None:
         task, model, asked = Transform(), Pillow(), TransformOptions(**options)
         self.attempt = FakeAttempt()
-        plan = task.decode(path, asked, max_pixels=max_pixels)
+        plan = task.decode(path, model, asked, max_pixels=max_pixels)
         outputs = task.predict(task.preprocess(plan, model, asked), model, asked, self.attempt)
         self.artifacts: list[Artifact] = task.postprocess(outputs, model, asked).artifacts
 

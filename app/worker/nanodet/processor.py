@@ -40,12 +40,20 @@ class NanoDetImageProcessor(BaseImageProcessor):
         self, images: Image.Image | Sequence[Image.Image], return_tensors: str | None = None
     ) -> BatchFeature:
         """RGB pictures as `pixel_values` of shape [batch, 3, height, width], both multiples of 32."""
-        arrays = [self._normalised(image) for image in ([images] if isinstance(images, Image.Image) else images)]
-        height, width = (_padded(max(array.shape[axis] for array in arrays)) for axis in (0, 1))
-        batch = np.zeros((len(arrays), 3, height, width), np.float32)
-        for padded, array in zip(batch, arrays, strict=True):
-            padded[:, : array.shape[0], : array.shape[1]] = array.transpose(2, 0, 1)
+        scaled = [
+            image.resize(self._scaled(*image.size), Image.Resampling.BILINEAR)
+            for image in ([images] if isinstance(images, Image.Image) else images)
+        ]
+        width, height = (_padded(max(image.size[axis] for image in scaled)) for axis in (0, 1))
+        batch = np.zeros((len(scaled), 3, height, width), np.float32)
+        for padded, image in zip(batch, scaled, strict=True):
+            self._normalise(image, out=padded[:, : image.height, : image.width])
         return BatchFeature({"pixel_values": batch}, tensor_type=return_tensors)
+
+    def least_size(self, width: int, height: int) -> tuple[int, int]:
+        """How small a picture of this size, in pixels, may be decoded: twice what it is scaled to."""
+        scaled_width, scaled_height = self._scaled(width, height)
+        return 2 * scaled_width, 2 * scaled_height
 
     def post_process_object_detection(
         self, outputs: Any, threshold: float, target_sizes: Sequence[Sequence[int]]
@@ -62,12 +70,12 @@ class NanoDetImageProcessor(BaseImageProcessor):
             for logits, boxes, size in batch
         ]
 
-    def _normalised(self, image: Image.Image) -> np.ndarray:
-        scaled = image.resize(self._scaled(*image.size), Image.Resampling.BILINEAR)
-        bgr = np.asarray(scaled, np.float32)[..., ::-1]
-        mean, deviation = np.asarray(self.image_mean, np.float32), np.asarray(self.image_std, np.float32)
-        normalised: np.ndarray = (bgr - mean) / deviation
-        return normalised
+    def _normalise(self, image: Image.Image, *, out: np.ndarray) -> None:
+        # Plane by plane, in place: whole copies in floats took twice as long as the resize.
+        blue_green_red = reversed(image.split())
+        for plane, band, mean, deviation in zip(out, blue_green_red, self.image_mean, self.image_std, strict=True):
+            np.subtract(np.asarray(band), np.float32(mean), out=plane)
+            np.divide(plane, np.float32(deviation), out=plane)
 
     def _scaled(self, width: int, height: int) -> tuple[int, int]:
         """The size in which the network sees a picture, without the padding."""

@@ -1,0 +1,174 @@
+"""From a file to a picture that Pillow has opened, with nothing taken on trust on the way.
+
+The format is told from the content → the file is outlined (`outline`) → every size is checked → Pillow opens it, and is
+given no more of it than makes the picture where those parts are known → whoever wants the pixels has them loaded.
+"""
+
+import io
+import mmap
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import AvifImagePlugin, Image
+
+from app.errors import InvalidImage, UnsupportedImage
+from app.imaging.guard import bounded_memory, pillow
+from app.imaging.metadata import Metadata, read_metadata
+from app.imaging.outline import Outline, read_outline
+from app.imaging.tiff import Data, orientation
+
+EXTENSIONS: dict[str, str] = {
+    "jpeg": ".jpg",
+    "png": ".png",
+    "webp": ".webp",
+    "gif": ".gif",
+    "bmp": ".bmp",
+    "tiff": ".tiff",
+    "avif": ".avif",
+}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file that Pillow has opened, and not yet decoded."""
+
+    #: One of `EXTENSIONS`.
+    format: str
+    image: Image.Image
+    #: Reads what the file says beside its pixels.
+    metadata: Callable[[], Metadata]
+    #: What makes it upright, if anything must.
+    turn: Image.Transpose | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright picture, in pixels."""
+        return self._upright(self.image.size)
+
+    def load(self, least_size: tuple[int, int] | None = None) -> None:
+        """Decode; a JPEG by halves no smaller than `least_size`, (width, height) of the upright picture."""
+        if least_size is not None:
+            self.image.draft(None, self._upright(least_size))
+        if self.format != "avif":
+            self.image.load()
+            return
+        # An AVIF's stream can be larger than the file says, and is decoded whole before anybody can tell.
+        width, height = self.image.size
+        with bounded_memory(_AVIF_BYTES + _AVIF_BYTES_PER_PIXEL * width * height):
+            self.image.load()
+
+    def upright(self, picture: Image.Image) -> Image.Image:
+        """What was made of the decoded image, the right way up; itself, if it is."""
+        return picture if self.turn is None else picture.transpose(self.turn)
+
+    def _upright(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The same the other way round: what is upright as the file has it."""
+        return (size[1], size[0]) if self.turn in _SIDEWAYS else size
+
+
+#: AVIF decodes in one thread: a worker has a process for each core, and threads' stacks would count as memory.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+#: What decoding AVIF takes at most: by pixel, for 12 bits in four channels, as planes, then as bytes; and in any case.
+_AVIF_BYTES_PER_PIXEL = 32
+_AVIF_BYTES = 32 * 2**20
+
+
+#: How to undo each EXIF orientation (Exif 2.32, 4.6.4 A).
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = frozenset({_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]})
+
+
+@contextmanager
+def opened(path: Path, *, max_pixels: int, to_decode: bool) -> Iterator[Opened]:
+    """An image file, opened; what is raised meanwhile becomes one of the errors that `probe` names."""
+    # The limit is checked here, before anything is allocated, so Pillow's guard against decompression bombs has nothing
+    # left to find. It stays as it is all the same, and the lower of the two limits counts.
+    if Image.MAX_IMAGE_PIXELS is not None:
+        max_pixels = min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
+    with path.open("rb", buffering=0) as raw, _Reader(raw) as file, _mapped(file) as data:
+        format_ = _sniff(data)
+        outline = read_outline(format_, data)
+        _check_sizes(outline.sizes, max_pixels=max_pixels)
+        with pillow(otherwise=InvalidImage, message=_DAMAGED):
+            image = Image.open(_source(file, data, outline, to_decode=to_decode), formats=[format_])
+            _check_sizes([image.size], max_pixels=max_pixels)
+            metadata = partial(read_metadata, format_, data, exif=outline.exif, info=dict(image.info))
+            # Pillow turns TIFF itself. Decoding, it would take an orientation from XMP too, which the size leaves out.
+            image.info.pop("xmp", None)
+            exif = image.info.get("exif", b"") if format_ == "avif" else outline.exif
+            yield Opened(format_, image, metadata, _TURNS.get(orientation(exif)))
+
+
+class _Reader(io.BufferedReader):
+    """Sets aside no more for a read than the file has: Pillow asks for as much as lies between two strips of a TIFF."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(size if size is None else min(size, os.fstat(self.fileno()).st_size))
+
+
+@contextmanager
+def _mapped(file: BinaryIO) -> Iterator[Data]:
+    """The file as bytes that take no memory. Nothing rewrites an upload, so they cannot vanish while mapped."""
+    try:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError:  # an empty file has nothing to map
+        raise UnsupportedImage(f"The file is empty. {_SEND}") from None
+    with data:
+        yield data
+
+
+_SEND = f"Send one of: {', '.join(EXTENSIONS)}."
+_UNSUPPORTED = f"The file is not an image of a format we read. {_SEND}"
+_DAMAGED = "The image is damaged or of an unusual kind and cannot be read. Export it again and send that."
+
+_SIGNATURES = {
+    "jpeg": rb"\xff\xd8\xff",
+    "png": rb"\x89PNG\r\n\x1a\n",
+    "webp": rb"RIFF....WEBP",
+    "gif": rb"GIF8[79]a",
+    "bmp": rb"BM.{12}.\0\0\0",  # the header size that follows tells it from a text that begins with these letters
+    "tiff": rb"II[*+]\0|MM\0[*+]",
+    # HEIC shares this container, so one of the brands, four letters each, must be AVIF's.
+    "avif": rb"\0\0\0.ftyp(?:....){0,15}?avi[fs]",
+}
+_SIGNATURE = re.compile(b"|".join(b"(?P<%s>%s)" % (k.encode(), v) for k, v in _SIGNATURES.items()), re.DOTALL)
+
+
+def _sniff(data: Data) -> str:
+    found = _SIGNATURE.match(data[:256])
+    if found is None or found.lastgroup is None:
+        raise UnsupportedImage(_UNSUPPORTED)
+    return found.lastgroup
+
+
+def _check_sizes(sizes: Iterable[tuple[int, int]], *, max_pixels: int) -> None:
+    for width, height in sizes:
+        if width == 0 or height == 0:
+            raise InvalidImage(f"The image is empty: {width} x {height} pixels. Send one with a picture in it.")
+        if width * height > max_pixels:
+            raise InvalidImage(
+                f"The image has {width} x {height} = {width * height} pixels, more than the {max_pixels} allowed. "
+                "Scale it down and send that."
+            )
+
+
+def _source(file: BinaryIO, data: Data, outline: Outline, *, to_decode: bool) -> BinaryIO:
+    """What Pillow is to read; without the body it can open the image, but not decode it."""
+    if not outline.header:
+        return file
+    body = outline.body if to_decode else ()
+    return io.BytesIO(outline.header + b"".join(data[part] for part in body))
