@@ -115,6 +115,7 @@ class Connections:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._idle: list[Connection] = []
+        self._opened: list[Connection] = []
 
     async def take(self) -> Connection:
         """One that is free. Raises `OSError`."""
@@ -124,7 +125,8 @@ class Connections:
             if not connection.closed and now - connection.idle_since < IDLE_S:
                 return connection
             connection.close()
-        return await Connection.open(self._address)
+        self._opened.append(await Connection.open(self._address))
+        return self._opened[-1]
 
     def give_back(self, connection: Connection) -> None:
         """It is free again."""
@@ -132,7 +134,6 @@ class Connections:
         self._idle.append(connection)
 
     def close(self) -> None:
-        """Hang up all that are free."""
-        for connection in self._idle:
+        """Hang up all, also those that are in use."""
+        for connection in self._opened:
             connection.close()
-        self._idle.clear()

@@ -38,7 +38,7 @@ class Samples:
     result: list[float] = field(default_factory=list)
     lateness: list[float] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
-    #: When a job ended, or was accepted if it is not followed: of all jobs, on the loop's clock.
+    #: When a job ended, or was accepted if it is not followed: of all jobs.
     ended: list[float] = field(default_factory=list)
 
 
@@ -55,16 +55,17 @@ class Clients:
         self._marks = marks()
         self._numbers = itertools.count()
         self._connections = Connections(self._address)
-        self._loop = asyncio.get_running_loop()
         self._counts_from = self._ends = 0.0
         self._seen = Samples()
 
     async def run(self) -> Outcome:
         """Make the load. Raises `RuntimeError` for an answer that is none."""
-        began, cpu_s = self._loop.time(), time.process_time()
+        began, cpu_s = time.perf_counter(), time.process_time()
         self._counts_from, self._ends = began + self._load.warm_s, began + self._load.warm_s + self._load.seconds
-        await (self._closed() if self._load.clients else self._open(began))
-        self._connections.close()
+        try:
+            await (self._closed() if self._load.clients else self._open(began))
+        finally:
+            self._connections.close()
         counted = sum(self._counts_from <= moment < self._ends for moment in self._seen.ended)
         seen = self._seen
         return Outcome(
@@ -84,7 +85,7 @@ class Clients:
                 clients.create_task(self._one_after_another())
 
     async def _one_after_another(self) -> None:
-        while (now := self._loop.time()) < self._ends:
+        while (now := time.perf_counter()) < self._ends:
             await self._job(due=now)
 
     async def _open(self, began: float) -> None:
@@ -92,9 +93,9 @@ class Clients:
         async with asyncio.TaskGroup() as jobs:
             for moment in arrivals(rate=self._load.rate, seconds=seconds, seed=self._load.seed):
                 due = began + moment
-                await asyncio.sleep(max(0, due - self._loop.time()))
+                await asyncio.sleep(max(0, due - time.perf_counter()))
                 if due >= self._counts_from:
-                    self._seen.lateness.append(self._loop.time() - due)
+                    self._seen.lateness.append(time.perf_counter() - due)
                 jobs.create_task(self._job(due=due))
 
     async def _job(self, *, due: float) -> None:
@@ -106,7 +107,7 @@ class Clients:
         except OSError as error:
             self._refuse(type(error).__name__, counts=counts)
             return
-        accepted = self._loop.time()
+        accepted = time.perf_counter()
         if answer.status == 503:
             self._refuse(str(json.loads(answer.body)["code"]), counts=counts)
         else:
@@ -116,19 +117,19 @@ class Clients:
                 await self._see(connection, str(json.loads(answer.body)["job_id"]), counts=counts)
             elif answer.status != 200:
                 raise RuntimeError(f"a submission was answered with {_told(answer)}")
-            self._seen.ended.append(self._loop.time())
+            self._seen.ended.append(time.perf_counter())
             if counts and self._load.follow:
-                self._seen.result.append(self._loop.time() - due)
+                self._seen.result.append(time.perf_counter() - due)
         self._connections.give_back(connection)
 
     async def _see(self, connection: Connection, job_id: str, *, counts: bool) -> None:
         if next(self._numbers) % _STATUS_EVERY == 0:
-            asked = self._loop.time()
+            asked = time.perf_counter()
             answer = await connection.request(self._address.get(f"/status/{job_id}"))
             if answer.status != 200:
                 raise RuntimeError(f"a status was answered with {_told(answer)}")
             if counts:
-                self._seen.status.append(self._loop.time() - asked)
+                self._seen.status.append(time.perf_counter() - asked)
         while self._load.follow:
             answer = await connection.request(self._address.get(f"/result/{job_id}?wait={_WAIT_S}"))
             if answer.status == 200:
