@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 import app.worker.torchvision_cpu  # noqa: F401  # isort: skip  # before transformers, which imports torchvision
+import transformers
 from transformers import ViTConfig, ViTForImageClassification
 
 #: Dosovitskiy et al., An Image is Worth 16x16 Words, 2021; the processor is that of google/vit-base-patch16-224.
@@ -28,6 +29,7 @@ _PROCESSOR = {
 
 def make(folder: Path) -> None:
     """Write the model's files."""
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.manual_seed(1)
     network = ViTForImageClassification(ViTConfig(id2label={index: str(index) for index in range(1000)}))
     network.save_pretrained(folder)
