@@ -64,7 +64,8 @@ def _costs(axes: Any, closed: Sequence[Closed]) -> None:
         floor = [low + value for low, value in zip(floor, values, strict=True)]
     axes.set_ylabel("processor time of a job, ms")
     axes.set_title("Beside the model function")
-    axes.legend(fontsize=8)
+    axes.margins(y=0.35)
+    axes.legend(fontsize=8, loc="upper left")
 
 
 def _latencies(axes: Any, arrivals: Sequence[Open]) -> None:
@@ -72,8 +73,8 @@ def _latencies(axes: Any, arrivals: Sequence[Open]) -> None:
     shares = [share for share, _ in spreads]
     axes.plot(shares, [submit.p50_ms for _, submit in spreads], marker="o", color=_SERVED, label="p50")
     axes.plot(shares, [submit.p99_ms for _, submit in spreads], marker="o", color=_OTHER, label="p99")
-    axes.set_yscale("log")
+    axes.set_ylim(bottom=0)
     axes.set_xlabel("arrivals, share of what the service can do")
-    axes.set_ylabel("submit, ms (log)")
-    axes.set_title("Open loop")
+    axes.set_ylabel("submit, ms")
+    axes.set_title("Open loop of random arrivals")
     axes.legend()

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from tests.benchmarks.arithmetic import Spread
 from tests.benchmarks.checks import Check
 from tests.benchmarks.parts import Closed, Idle, Open
+from tests.benchmarks.raw import STAGES
 from tests.benchmarks.service import PROCESSES
 
 Row = Sequence[object]
@@ -42,6 +43,15 @@ def closed_tables(found: Sequence[Closed]) -> str:
         )
         for each in found
     ]
+    stages = [
+        (
+            each.network,
+            each.photo.partition(",")[0],
+            *(each.raw.stages_ms[name] for name in STAGES),
+            each.raw.image_ms,
+        )
+        for each in found
+    ]
     traffic = [
         (
             each.network,
@@ -72,6 +82,8 @@ def closed_tables(found: Sequence[Closed]) -> str:
             ),
             "Processor time of a job, milliseconds",
             table(("network", "photo", *_outside(), "together", "model function", "client"), costs),
+            "The model function, milliseconds of one picture",
+            table(("network", "photo", *STAGES, "together"), stages),
             "Redis, for each job; commands within scripts are counted too",
             table(("network", "photo", "commands", "bytes in", "bytes out", "most of them"), traffic),
         )
