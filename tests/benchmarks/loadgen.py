@@ -38,6 +38,7 @@ class Samples:
     result: list[float] = field(default_factory=list)
     lateness: list[float] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
+    models: list[dict[str, str]] = field(default_factory=list)
     #: When a job ended, or was accepted if it is not followed: of all jobs.
     ended: list[float] = field(default_factory=list)
 
@@ -77,6 +78,7 @@ class Clients:
             result=spread(seen.result),
             lateness=spread(seen.lateness),
             refused=dict(seen.refused),
+            models=list(seen.models),
         )
 
     async def _closed(self) -> None:
@@ -133,19 +135,20 @@ class Clients:
         while self._load.follow:
             answer = await connection.request(self._address.get(f"/result/{job_id}?wait={_WAIT_S}"))
             if answer.status == 200:
-                _check(json.loads(answer.body))
+                self._take(json.loads(answer.body))
                 return
             if answer.status != 202:
                 raise RuntimeError(f"a result was answered with {_told(answer)}")
 
+    def _take(self, result: dict[str, Any]) -> None:
+        if result["cached"] or result["coalesced_with"]:
+            raise RuntimeError(f"a job was not worked on: {result}")
+        if result["model"] not in self._seen.models:
+            self._seen.models.append(result["model"])
+
     def _refuse(self, code: str, *, counts: bool) -> None:
         if counts:
             self._seen.refused[code] += 1
-
-
-def _check(result: dict[str, Any]) -> None:
-    if result["cached"] or result["coalesced_with"]:
-        raise RuntimeError(f"a job was not worked on: {result}")
 
 
 def _told(answer: Answer) -> str:

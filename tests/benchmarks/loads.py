@@ -66,6 +66,8 @@ class Outcome:
     lateness: Spread | None = None
     #: Jobs that were not accepted, by the error's code.
     refused: Mapping[str, int] = field(default_factory=dict)
+    #: The models that the results name.
+    models: list[Mapping[str, str]] = field(default_factory=list)
 
     @classmethod
     def from_json(cls, text: str) -> "Outcome":

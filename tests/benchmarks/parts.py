@@ -100,6 +100,8 @@ def closed(service: Service, raw: RawLoop, photo: Photo, plan: Plan, *, network:
         outcome = put(Load(service.port, photo.path, plan.closed_s, clients=clients))
         costs.append(service.read_meters().per_job(before, outcome.jobs))
         outcomes.append(outcome)
+        if outcome.models != [raw.model]:
+            raise RuntimeError(f"the raw loop runs {raw.model}, the service {outcome.models}")
     speed = _middle_of(speeds)
     cpu_ms = {name: median(cost["cpu_ms"][name] for cost in costs) for name in PROCESSES}
     cpu_ms["worker processes"] -= speed.cpu_ms

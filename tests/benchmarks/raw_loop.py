@@ -31,7 +31,9 @@ class RawLoop:
     def __init__(self, processes: list[subprocess.Popen[str]]) -> None:
         self._processes = processes
         #: What `ModelInfo` says of the model.
-        self.model, *_ = [self._answer(process) for process in processes]
+        self.model, *others = [self._answer(process) for process in processes]
+        if any(other != self.model for other in others):
+            raise RuntimeError(f"the processes of the raw loop are not alike: {self.model}, {others}")
 
     def measure(self, photo: Photo, seconds: float, *, processes: int | None = None) -> Speed:
         """All processes at once, or so many, for so long. Raises `RuntimeError` if one has ended."""

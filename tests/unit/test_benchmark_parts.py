@@ -18,6 +18,7 @@ from tests.benchmarks.service import PROCESSES, Meters
 from tests.processes import PHOTOS
 
 DOG = Photo("dog.jpg", PHOTOS / "dog.jpg", 768, 576)
+MODEL = {"runtime": "torch", "device": "cpu"}
 STAGES_MS = {"decode": 2.0, "preprocess": 1.0, "predict": 7.0, "postprocess": 0.0}
 
 
@@ -25,7 +26,7 @@ class Raw:
     """A raw loop that does so many images a second, each time a different number."""
 
     def __init__(self, *speeds: float) -> None:
-        self.model = {"runtime": "torch", "device": "cpu"}
+        self.model = MODEL
         self._speeds = iter(speeds)
 
     def measure(self, photo: Photo, seconds: float, *, processes: int | None = None) -> Speed:
@@ -61,7 +62,7 @@ def outcomes(monkeypatch: pytest.MonkeyPatch) -> list[Outcome]:
 
 def outcome(jobs_per_s: float, result_ms: float = 50) -> Outcome:
     spread = Spread(5, 9)
-    return Outcome(100, jobs_per_s, 0.05, submit=spread, status=spread, result=Spread(result_ms, 90))
+    return Outcome(100, jobs_per_s, 0.05, submit=spread, status=spread, result=Spread(result_ms, 90), models=[MODEL])
 
 
 def closed(outcomes: list[Outcome]) -> Closed:
@@ -84,6 +85,12 @@ def test_the_model_function_and_the_client_are_left_out_of_what_a_job_costs(outc
     assert (found.cpu_ms["model function"], found.cpu_ms["client"]) == (10, 0.5)
     assert found.outside_ms == 10
     assert found.commands == {"get": 5}
+
+
+def test_what_runs_another_runtime_is_not_compared(outcomes: list[Outcome]) -> None:
+    outcomes.append(replace(outcome(80), models=[MODEL, {**MODEL, "runtime": "openvino"}]))
+    with pytest.raises(RuntimeError, match="openvino"):
+        parts.closed(cast("Any", Served()), cast("Any", Raw(100)), DOG, QUICK, network="EfficientNet-Lite0")
 
 
 def test_idle_and_open_loops_leave_the_raw_time_out(outcomes: list[Outcome]) -> None:

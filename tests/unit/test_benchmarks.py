@@ -23,7 +23,8 @@ from tests.benchmarks.service import Meters
 from tests.processes import PHOTOS
 
 Handler = Callable[[str, bytes], Awaitable[tuple[int, object]]]
-RESULT = {"cached": False, "coalesced_with": None}
+MODEL = {"name": "net", "runtime": "torch"}
+RESULT = {"cached": False, "coalesced_with": None, "model": MODEL}
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0, 1), (0.5, 2), (0.51, 3), (0.99, 4), (1, 4)])
@@ -116,6 +117,7 @@ async def test_closed_clients_follow_each_job_to_its_result() -> None:
     assert outcome.submit
     assert outcome.result
     assert outcome.status
+    assert outcome.models == [MODEL]
     assert Outcome.from_json(json.dumps(asdict(outcome))) == outcome
 
 
