@@ -11,7 +11,7 @@ ENGINE = docker info >/dev/null 2>&1 && $(COMPOSE) version >/dev/null 2>&1
 
 .DEFAULT_GOAL := help
 .PHONY: help up down logs ps up-docker down-docker logs-docker ps-docker up-local down-local logs-local ps-local \
-	run-redis run-worker run-api run-flower install install-dev test zoo chaos bench-backlog check lint types floors format clean
+	run-redis run-worker run-api run-flower install install-dev test zoo chaos bench bench-peers bench-batching bench-backlog check lint types floors format clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,15 @@ zoo: install-dev ## Read the odd images that Pillow is tested with, and count ho
 
 chaos: install-dev ## Kill things under load, and see that nothing accepted is lost: make chaos JOBS=5000 SEED=7
 	@$(BIN)/python -m tests.chaos --jobs $(or $(JOBS),500) --seed $(or $(SEED),1)
+
+bench: install-dev ## Say what the service does on this machine, beside the bare loop: make bench ARGS=--quick
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-peers: install-dev ## The same beside LitServe and BentoML, in environments of their own below .cache
+	@$(BIN)/python -m tests.benchmarks.peers $(ARGS)
+
+bench-batching: install-dev ## Say what the networks gain by batches of 8 and 32
+	@$(BIN)/python -m tests.benchmarks.batching $(ARGS)
 
 bench-backlog: install-dev ## Say what a long queue costs: make bench-backlog JOBS=100000
 	@$(BIN)/python -m tests.benchmarks.backlog --jobs $(or $(JOBS),100000)
