@@ -12,7 +12,7 @@ import transformers
 from PIL import Image
 
 from app.config import Settings
-from app.worker.detector import TorchDetector
+from app.worker.detector import ObjectDetector
 from app.worker.sources import fetch
 from tests.pictures import png
 from tests.processes import Installation, installation
@@ -103,9 +103,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     return {name: root / name for name in FAMILIES}
 
 
-def load(folder: Path, **settings: str) -> TorchDetector:
+def load(folder: Path, **settings: str) -> ObjectDetector:
     chosen = Settings(_env_file=None, **settings)  # type: ignore[arg-type]
-    return TorchDetector(fetch(str(folder), token=None), settings=chosen)
+    return ObjectDetector(fetch(str(folder), token=None), settings=chosen)
 
 
 PICTURE = Image.effect_noise((120, 90), 60).convert("RGB")

@@ -9,7 +9,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from app.config import Settings
 from app.worker.sources import fetch
-from app.worker.torch_runtime import TorchNetwork
+from app.worker.networks import ImageNetwork
 from tests.pictures import png
 from tests.processes import installation, wait_for
 
@@ -34,9 +34,9 @@ def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def network_of(folder: Path, **settings: str) -> TorchNetwork:
+def network_of(folder: Path, **settings: str) -> ImageNetwork:
     chosen = Settings(_env_file=None, **settings)  # type: ignore[arg-type]
-    return TorchNetwork(fetch(str(folder), token=None), auto_class="AutoModelForImageClassification", settings=chosen)
+    return ImageNetwork(fetch(str(folder), token=None), auto_class="AutoModelForImageClassification", settings=chosen)
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])

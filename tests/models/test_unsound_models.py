@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from app.config import Settings
 from app.errors import AppError, DeviceOutOfMemory, OutOfMemory
 from app.worker.captioner import TorchCaptioner
-from app.worker.detector import TorchDetector
+from app.worker.detector import ObjectDetector
 from app.worker.sources import fetch
-from app.worker.torch_runtime import TorchNetwork
+from app.worker.networks import ImageNetwork
 from tests.models import tiny_captioners as tiny
 from tests.models.test_any_detector import FAMILIES, with_config
 from tests.models.tiny_captioners import hf
@@ -31,12 +31,12 @@ PICTURE = Image.new("RGB", (40, 30), "red")
 Weights = dict[str, torch.Tensor]
 
 
-def classifier(folder: Path) -> TorchNetwork:
-    return TorchNetwork(fetch(str(folder), token=None), auto_class="AutoModelForImageClassification", settings=SETTINGS)
+def classifier(folder: Path) -> ImageNetwork:
+    return ImageNetwork(fetch(str(folder), token=None), auto_class="AutoModelForImageClassification", settings=SETTINGS)
 
 
-def detector(folder: Path) -> TorchDetector:
-    return TorchDetector(fetch(str(folder), token=None), settings=SETTINGS)
+def detector(folder: Path) -> ObjectDetector:
+    return ObjectDetector(fetch(str(folder), token=None), settings=SETTINGS)
 
 
 def captioner(folder: Path) -> TorchCaptioner:

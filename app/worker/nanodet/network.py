@@ -160,5 +160,6 @@ def _boxes(sides: torch.Tensor, centres: torch.Tensor, stride: int) -> torch.Ten
     """
     # In float32: half precision has not the digits to tell neighbouring pixels apart beyond 256 (bfloat16).
     weights = sides.float().reshape(*sides.shape[:-1], 4, _BINS).softmax(-1)
-    distances = weights @ torch.arange(_BINS, device=sides.device, dtype=weights.dtype) * stride
+    # Not `weights @ arange * stride`: OpenVINO merges the two factors into one of no sound shape.
+    distances = weights @ (torch.arange(_BINS, device=sides.device, dtype=weights.dtype) * stride)
     return torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], -1)
