@@ -3,8 +3,8 @@
 ask for it → it is there and sound: that → else one process makes it, the others wait, and all have the same.
 
 A folder is made beside its place and renamed, so that it is there whole or not at all. What has changed since, as after
-a power failure, does not match its list of digests and is made anew: a process that reads past the end of a file that it
-has mapped is killed.
+a power failure, does not match its list of digests and is made anew: a process that reads past the end of a mapped file
+is killed.
 """
 
 import fcntl

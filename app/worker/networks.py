@@ -64,7 +64,7 @@ class ImageNetwork:
         self.predict(self.preprocess(image))
 
     def least_size(self, width: int, height: int) -> tuple[int, int] | None:
-        """How small a picture of this size may be decoded without telling on the answer, in pixels; None: no smaller."""
+        """How small a picture of this size in pixels may be decoded without telling on the answer; None: no smaller."""
         ask = getattr(self._preparation or self._processor, "least_size", None)
         return ask(width, height) if ask else None
 

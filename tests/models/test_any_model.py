@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from app.config import Settings
-from app.worker.sources import fetch
 from app.worker.networks import ImageNetwork
+from app.worker.sources import fetch
+from tests.models.settings import settings_for
 from tests.pictures import png
 from tests.processes import installation, wait_for
 
@@ -35,7 +35,7 @@ def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def network_of(folder: Path, **settings: str) -> ImageNetwork:
-    chosen = Settings(_env_file=None, **settings)  # type: ignore[arg-type]
+    chosen = settings_for(**{"runtime": "torch", **settings})
     return ImageNetwork(fetch(str(folder), token=None), auto_class="AutoModelForImageClassification", settings=chosen)
 
 

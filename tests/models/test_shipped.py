@@ -11,12 +11,12 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from app import imaging
-from app.config import Settings
 from app.tasks.classify import Classify, ClassifyOptions
 from app.worker import torch_runtime
-from app.worker.sources import fetch
 from app.worker.networks import ImageNetwork
+from app.worker.sources import fetch
 from tests.attempts import FakeAttempt
+from tests.models.settings import settings_for
 from tests.pictures import encoded
 from tests.processes import PHOTOS, ROOT
 
@@ -28,7 +28,7 @@ STATED = {"dog.jpg": ("malamute", 0.37), "chelsea.png": ("tiger cat", 0.39), "co
 @pytest.fixture(scope="module")
 def network() -> ImageNetwork:
     torch_runtime.set_threads(2)
-    settings = Settings(_env_file=None)
+    settings = settings_for(runtime="torch")
     return ImageNetwork(fetch(FOLDER, token=None), auto_class="AutoModelForImageClassification", settings=settings)
 
 

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from app import imaging
-from app.config import Settings
 from app.tasks.detect import Box, Detect, DetectAnswer, DetectOptions
 from app.worker import torch_runtime
 from app.worker.detector import ObjectDetector
 from app.worker.sources import fetch
 from tests.attempts import FakeAttempt
+from tests.models.settings import settings_for
 from tests.pictures import encoded
 from tests.processes import PHOTOS, ROOT
 
@@ -46,7 +46,7 @@ COUNTER_TURNS = {
 
 def load(**settings: str) -> ObjectDetector:
     torch_runtime.set_threads(2)
-    chosen = Settings(_env_file=None, **settings)  # type: ignore[arg-type]
+    chosen = settings_for(**{"runtime": "torch", **settings})
     return ObjectDetector(fetch(FOLDER, token=None), settings=chosen)
 
 
