@@ -170,7 +170,7 @@ def _converted(network: Folded, probe: Arrays, shapes: Sequence[openvino.Partial
 def _silence() -> Iterator[None]:
     """Around a conversion, which asks a network for all that it has and is told what of it is obsolete."""
     verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity(transformers.logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

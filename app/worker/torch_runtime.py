@@ -32,6 +32,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 #: encoder-decoder, which its decoder does not read.
 _NOT_NEEDED = re.compile(r"(^|\.)num_batches_tracked$|^encoder\.pooler\.")
 _NAMED = 3
+#: Of PyTorch and of OpenVINO.
+_NO_MEMORY = ("can't allocate memory", "bad_alloc")
 _IMAGE_DIMS = 4
 _WEIGHTS = "weights.pt"
 #: As safetensors calls them.
@@ -104,7 +106,7 @@ def memory_errors() -> Iterator[None]:
         # Of an allocation that fails PyTorch makes a class of its own in some places only.
         if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
             raise DeviceOutOfMemory("The device had no memory left for this picture.") from None
-        if "can't allocate memory" in str(error):
+        if any(words in str(error) for words in _NO_MEMORY):
             raise OutOfMemory(OutOfMemory.SENTENCE) from None
         raise
 

@@ -199,6 +199,7 @@ FAILURES = [
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), DeviceOutOfMemory),
     (RuntimeError("CUDA error: out of memory"), DeviceOutOfMemory),
     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), OutOfMemory),
+    (RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp:223:\nstd::bad_alloc"), OutOfMemory),
 ]
 
 
