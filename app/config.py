@@ -12,7 +12,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -80,6 +80,8 @@ class Settings(BaseSettings):
     caption_model: Models = ("composer",)
     #: Token for private hub models.
     hf_token: str | None = None
+    #: What runs networks that classify and detect; auto is OpenVINO on the CPU where a network suits it, else PyTorch.
+    runtime: Literal["auto", "torch", "openvino"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
@@ -132,6 +134,13 @@ class Settings(BaseSettings):
         if url and not url.startswith(("redis://", "rediss://")):
             raise ValueError("must begin with redis:// or rediss://")
         return url
+
+    @field_validator("device")
+    @classmethod
+    def _is_of_the_runtime(cls, device: str, said: ValidationInfo) -> str:
+        if device == "cuda" and said.data.get("runtime") == "openvino":
+            raise ValueError("RUNTIME=openvino runs on the CPU")
+        return device
 
     @property
     def broker_url(self) -> str:

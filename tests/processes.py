@@ -1,12 +1,15 @@
 """Redis, workers and the API as real processes on free ports, and conditions to wait for."""
 
 import contextlib
+import hashlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGTERM
 from typing import TypeVar
@@ -20,6 +23,19 @@ from app.local import redis_command
 ROOT = Path(__file__).parent.parent
 PHOTOS = ROOT / "tests" / "photos"
 T = TypeVar("T")
+
+
+@cache
+def model_cache() -> Path:
+    """What all tests share of what is made of weights, which takes seconds; made anew for other code."""
+    sources = sorted((ROOT / "app" / "worker").rglob("*.py"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    folder = ROOT / ".cache" / f"models-{digest[:12]}"
+    for other in folder.parent.glob("models-*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    (folder / "model-cache").mkdir(parents=True, exist_ok=True)
+    return folder / "model-cache"
 
 
 def free_port() -> int:
@@ -115,6 +131,7 @@ class Installation:
         self._source = source
         self.storage = folder / "data"
         self.storage.mkdir()
+        (self.storage / "model-cache").symlink_to(model_cache())
         self.redis = RedisServer(folder)
         self.port = free_port()
         self.settings = {

@@ -18,8 +18,9 @@ from app.errors import InvalidOption
 from app.schemas import ModelInfo
 from app.worker.readers import Reading, reader_of
 from app.worker.sources import Source
-from app.worker.torch_runtime import LOCAL, WARM_UP_SIDE, device_of, dtype_of, load_network, memory_errors, reading
+from app.worker.torch_runtime import LOCAL, device_of, dtype_of, load_network, memory_errors, place, reading
 
+_WARM_UP_SIZE = (256, 256)
 #: What of a model's own generation settings is kept: which tokens mean what, and which may follow which. All else, such
 #: as sampling, lengths and time limits, is for the request to say, or would make answers vary.
 _KEPT = (
@@ -61,7 +62,7 @@ class TorchCaptioner:
             config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
             self._reader = reader_of(source, config)
             network = load_network("AutoModelForImageTextToText", source, dtype=self._dtype, config=config)
-        self._network = network.to(self._device).eval()
+        self._network = place(network.eval(), source=source, settings=settings)
         _drop_habits(self._network)
         #: Text positions the network has; None where they do not end.
         self._positions: int | None = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
@@ -111,7 +112,7 @@ class TorchCaptioner:
         return text.strip()
 
     def _warm_up(self) -> None:
-        image = Image.new("RGB", (WARM_UP_SIDE, WARM_UP_SIDE))
+        image = Image.new("RGB", _WARM_UP_SIZE)
         for prompt in (None, "a"):  # with either, a network takes another way
             inputs = self.preprocess(image, prompt=prompt)
             self.generate(inputs, max_new_tokens=2, num_beams=1, report=lambda _: None)

@@ -11,16 +11,17 @@ from PIL import Image
 from app.config import Settings
 from app.tasks.base import Detection
 from app.worker import nanodet
+from app.worker.networks import ImageNetwork
 from app.worker.sources import Source
-from app.worker.torch_runtime import TorchNetwork, memory_errors
+from app.worker.torch_runtime import memory_errors
 
 _USUAL_THRESHOLD = 0.5
 #: What DETR and its like call the numbers that COCO gave to no class.
 _NO_CLASS = "N/A"
 
 
-class TorchDetector(TorchNetwork):
-    """A detector and its image processor on one device."""
+class ObjectDetector(ImageNetwork):
+    """A detector and its image processor."""
 
     def __init__(self, source: Source, *, settings: Settings) -> None:
         """Load and warm up. Raises `ImportError` for a model that needs a package that is not installed.

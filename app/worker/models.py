@@ -44,7 +44,9 @@ class Models:
         names = {name for task in self.tasks for name in task.sources(self.settings)}
         self._sources = {name: fetch(name, token=self.settings.hf_token) for name in sorted(names)}
         if names:
-            import app.worker.torch_runtime  # noqa: F401, PLC0415
+            import app.worker.networks  # noqa: PLC0415
+
+            app.worker.networks.import_runtimes(self.settings)
 
     def labels(self) -> dict[str, Labels]:
         """The labels of the models of every task that checks its options by them, as far as their files tell."""
@@ -104,19 +106,19 @@ class _Loader:
 
     def classifier(self, source: str) -> Network:
         """For `AutoModelForImageClassification`."""
-        from app.worker.torch_runtime import TorchNetwork  # noqa: PLC0415
+        from app.worker.networks import ImageNetwork  # noqa: PLC0415
 
         return self._once(
             "classifier",
             source,
-            lambda found: TorchNetwork(found, auto_class="AutoModelForImageClassification", settings=self.settings),
+            lambda found: ImageNetwork(found, auto_class="AutoModelForImageClassification", settings=self.settings),
         )
 
     def detector(self, source: str) -> Detector:
         """For `AutoModelForObjectDetection`."""
-        from app.worker.detector import TorchDetector  # noqa: PLC0415
+        from app.worker.detector import ObjectDetector  # noqa: PLC0415
 
-        return self._once("detector", source, lambda found: TorchDetector(found, settings=self.settings))
+        return self._once("detector", source, lambda found: ObjectDetector(found, settings=self.settings))
 
     def captioner(self, source: str) -> Captioner:
         """For models that write text about pictures."""

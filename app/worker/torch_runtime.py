@@ -1,36 +1,43 @@
 """Networks run by PyTorch, loaded with transformers' auto classes."""
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 import app.worker.torchvision_cpu  # noqa: F401  # isort: skip  # before transformers, which imports torchvision
 import transformers
 from huggingface_hub import constants
 from huggingface_hub.errors import OfflineModeIsEnabled
+from safetensors import safe_open
 
 from app.config import Settings
 from app.errors import DeviceOutOfMemory, OutOfMemory
-from app.schemas import ModelInfo
+from app.worker.folding import Folded
+from app.worker.model_cache import ModelCache
 from app.worker.sources import Source
+
+logger = logging.getLogger(__name__)
 
 #: Nothing is downloaded after the fork, and no code that comes with weights is run.
 LOCAL: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
-#: Networks are warmed up on a picture of this side; each processor makes its own size of it.
-WARM_UP_SIDE = 256
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 #: What a checkpoint may lack: counts that matter in training only, and the last layer of the encoder of a vision
 #: encoder-decoder, which its decoder does not read.
 _NOT_NEEDED = re.compile(r"(^|\.)num_batches_tracked$|^encoder\.pooler\.")
 _NAMED = 3
-#: What of an output must be numbers, where a network gives it.
-_MEANT = ("logits", "pred_boxes")
+#: Of PyTorch and of OpenVINO.
+_NO_MEMORY = ("can't allocate memory", "bad_alloc")
+_IMAGE_DIMS = 4
+_WEIGHTS = "weights.pt"
+#: As safetensors calls them.
+_CHECKPOINT_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 def set_threads(threads: int) -> None:
@@ -99,69 +106,67 @@ def memory_errors() -> Iterator[None]:
         # Of an allocation that fails PyTorch makes a class of its own in some places only.
         if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
             raise DeviceOutOfMemory("The device had no memory left for this picture.") from None
-        if "can't allocate memory" in str(error):
+        if any(words in str(error) for words in _NO_MEMORY):
             raise OutOfMemory(OutOfMemory.SENTENCE) from None
         raise
 
 
-class TorchNetwork:
-    """A network and its image processor on one device."""
+class TorchRunner:
+    """A network on one device."""
 
-    def __init__(self, source: Source, *, auto_class: str, settings: Settings) -> None:
-        """Load and warm up. Raises `ValueError` for files that do not suffice, `ArithmeticError` as `predict` does.
+    runtime = "torch"
 
-        Raises whatever transformers raises for a folder it cannot use.
-        """
-        self._device = device_of(settings)
-        self._dtype = dtype_of(settings, self._device)
-        transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        with reading(source):
-            self._processor = transformers.AutoImageProcessor.from_pretrained(source.folder, **LOCAL)  # type: ignore[no-untyped-call]
-            network = load_network(auto_class, source, dtype=self._dtype)
-        self._network = network.to(self._device).eval()
-        self.labels: Mapping[int, str] = network.config.id2label
-        self.info = ModelInfo(name=source.name, revision=source.revision, runtime="torch", device=str(self._device))
-        self.warm_up(Image.new("RGB", (WARM_UP_SIDE, WARM_UP_SIDE)))
+    def __init__(self, network: Folded) -> None:
+        self.device = str(network.network.device)
+        #: The numbers it computes in.
+        self.dtype = str(network.dtype).removeprefix("torch.")
+        self._network = network
 
-    def warm_up(self, image: Image.Image) -> None:
-        """A first prediction, which takes longer than others and shows what does not work. Raises what that raises."""
-        self.predict(self.preprocess(image))
-
-    def least_size(self, width: int, height: int) -> tuple[int, int] | None:
-        """How small a picture of this size in pixels may be decoded without telling on the answer; None: not at all."""
-        own = getattr(self._processor, "least_size", None)
-        return own(width, height) if own else None
-
-    @memory_errors()
-    def preprocess(
-        self,
-        image: Image.Image,
-        *,
-        full_size: tuple[int, int] | None = None,  # noqa: ARG002
-    ) -> Any:
-        """An upright RGB picture as `pixel_values` of shape [1, 3, height, width] on the device.
-
-        Raises `DeviceOutOfMemory` or `OutOfMemory`.
-        """
-        return self._processor(images=image, return_tensors="pt").to(self._device, self._dtype)
-
-    @memory_errors()
-    def predict(self, inputs: Any) -> Mapping[str, np.ndarray]:
-        """Run the network. Float32 arrays by their names in transformers, such as `logits` of shape [1, classes].
-
-        Raises `DeviceOutOfMemory` or `OutOfMemory`, and `ArithmeticError` when the output is no finite numbers, which
-        would pass for a picture that shows nothing.
-        """
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Float32 arrays by their names in transformers, such as `logits` of shape [1, classes]."""
         with torch.inference_mode():
-            outputs = self._network(**inputs)
-        arrays = {name: value.float().cpu().numpy() for name, value in outputs.items() if torch.is_tensor(value)}
-        # Some networks of transformers overflow in half precision, for some pictures or for all.
-        if not all(np.isfinite(arrays[name]).all() for name in _MEANT if name in arrays):
-            dtype = str(self._dtype).removeprefix("torch.")
-            raise ArithmeticError(
-                f"{self.info.name} computes no numbers in {dtype}: set DTYPE=float32, or choose other weights."
-            )
-        return arrays
+            outputs = self._network.run({name: self._placed(array) for name, array in inputs.items()})
+        return {name: value.float().cpu().numpy() for name, value in outputs.items()}
+
+    def _placed(self, array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(np.require(array, requirements="W")).to(self.device)
+        is_planes = tensor.dim() == _IMAGE_DIMS and tensor.is_floating_point()
+        return tensor.contiguous(memory_format=torch.channels_last) if is_planes else tensor
+
+
+def place(network: Any, *, source: Source, settings: Settings, layout: torch.memory_format | None = None) -> Any:
+    """Put a network from `load_network` where it runs, its weights laid out as convolutions like them, if so asked.
+
+    On the CPU the weights are those of a file that all processes map: no process has its own.
+    """
+    device, dtype = device_of(settings), network.dtype
+    if device.type != "cpu":
+        return network.to(device).to(memory_format=layout or torch.preserve_format)
+    if layout is None and _dtypes(source) == {dtype}:
+        return network  # transformers has mapped the model's own files
+
+    def make(folder: Path) -> None:
+        laid_out = network.to(memory_format=layout) if layout else network
+        torch.save(laid_out.state_dict(), folder / _WEIGHTS)
+
+    made_by = {"torch": torch.__version__, "dtype": str(dtype), "layout": str(layout), "class": type(network).__name__}
+    try:
+        kept = ModelCache(settings).keep(source, made_by, make)
+    except OSError as error:
+        logger.warning("each process has its own weights of %s, for they cannot be kept: %s", source.name, error)
+        return network
+    weights = torch.load(kept / _WEIGHTS, mmap=True, weights_only=True)
+    network.load_state_dict(weights, assign=True)
+    return network
+
+
+def _dtypes(source: Source) -> set[torch.dtype]:
+    """The number types of a model's files."""
+    folder, found = source.folder or Path(), set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  # no mapping
+    return {_CHECKPOINT_DTYPES[name] for name in found if name in _CHECKPOINT_DTYPES}
 
 
 def device_of(settings: Settings) -> torch.device:

@@ -30,7 +30,7 @@ def test_a_dog_is_classified(service: Installation) -> None:
     assert result["model"] == {
         "name": "models/efficientnet-lite0",
         "revision": "18df6885ca38",
-        "runtime": "torch",
+        "runtime": "openvino",
         "device": "cpu",
     }
     assert result["image"]["width"] == 768
@@ -110,7 +110,7 @@ def test_the_models_that_are_loaded_are_listed(service: Installation) -> None:
         "name": "models/efficientnet-lite0",
         "default": True,
         "revision": "18df6885ca38",
-        "runtime": "torch",
+        "runtime": "openvino",
         "device": "cpu",
         "labels": 1000,
         "workers": ["one@test"],

@@ -11,9 +11,10 @@ import torch
 import transformers
 from PIL import Image
 
-from app.config import Settings
-from app.worker.detector import TorchDetector
+from app.worker.detector import ObjectDetector
+from app.worker.folding import Folded
 from app.worker.sources import fetch
+from tests.models.settings import settings_for
 from tests.pictures import png
 from tests.processes import Installation, installation
 
@@ -103,9 +104,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     return {name: root / name for name in FAMILIES}
 
 
-def load(folder: Path, **settings: str) -> TorchDetector:
-    chosen = Settings(_env_file=None, **settings)  # type: ignore[arg-type]
-    return TorchDetector(fetch(str(folder), token=None), settings=chosen)
+def load(folder: Path, **settings: str) -> ObjectDetector:
+    chosen = settings_for(**{"runtime": "torch", **settings})
+    return ObjectDetector(fetch(str(folder), token=None), settings=chosen)
 
 
 PICTURE = Image.effect_noise((120, 90), 60).convert("RGB")
@@ -194,7 +195,7 @@ def test_an_output_of_no_numbers_does_not_pass_for_an_empty_picture(
     detector = load(folders["tiny-detr"], dtype="bfloat16")
     inputs, outputs = detector.preprocess(PICTURE), outputs_of(([9, 0, 0], [0.5] * 4), query)
     tensors = {name: torch.from_numpy(array).bfloat16() for name, array in outputs.items()}
-    monkeypatch.setattr(detector, "_network", lambda **_: tensors)
+    monkeypatch.setattr(Folded, "run", lambda *_: tensors)
 
     with pytest.raises(ArithmeticError, match=r"tiny-detr computes no numbers in bfloat16: set DTYPE=float32"):
         detector.predict(inputs)

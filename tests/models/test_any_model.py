@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from app.config import Settings
+from app.worker.networks import ImageNetwork
 from app.worker.sources import fetch
-from app.worker.torch_runtime import TorchNetwork
+from tests.models.settings import settings_for
 from tests.pictures import png
 from tests.processes import installation, wait_for
 
@@ -34,9 +34,9 @@ def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def network_of(folder: Path, **settings: str) -> TorchNetwork:
-    chosen = Settings(_env_file=None, **settings)  # type: ignore[arg-type]
-    return TorchNetwork(fetch(str(folder), token=None), auto_class="AutoModelForImageClassification", settings=chosen)
+def network_of(folder: Path, **settings: str) -> ImageNetwork:
+    chosen = settings_for(**{"runtime": "torch", **settings})
+    return ImageNetwork(fetch(str(folder), token=None), auto_class="AutoModelForImageClassification", settings=chosen)
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])

@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from app.config import Settings
 from app.errors import InvalidOption
 from app.worker.captioner import TorchCaptioner
 from app.worker.readers import QUESTION
@@ -20,6 +19,7 @@ from app.worker.sources import Source, fetch
 from app.worker.torch_runtime import set_threads
 from tests.images import noise
 from tests.models import tiny_captioners as tiny
+from tests.models.settings import settings_for
 from tests.models.tiny_captioners import hf
 
 Folders = dict[str, Path]
@@ -50,7 +50,7 @@ def captioners(folders: Folders) -> Captioners:
 
 
 def captioner_of(folder: Path, **settings: str) -> TorchCaptioner:
-    chosen = Settings(_env_file=None, **settings)  # type: ignore[arg-type]
+    chosen = settings_for(**settings)
     return TorchCaptioner(fetch(str(folder), token=None), settings=chosen)
 
 
@@ -240,7 +240,7 @@ def test_what_is_fetched_of_a_hub_model_is_enough(
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    captioner = TorchCaptioner(source, settings=Settings(_env_file=None))
+    captioner = TorchCaptioner(source, settings=settings_for())
 
     assert written(captioner) == written(captioners[kind])
     assert captioner.info.name == "someone/something"
@@ -303,7 +303,7 @@ def test_a_kind_that_does_not_caption_is_refused_in_a_sentence(config: str, kind
     with pytest.raises(
         ValueError, match=rf"^other is of the kind '{kind}', which writes no captions here: take one of"
     ):
-        TorchCaptioner(Source(name="other", folder=folder), settings=Settings(_env_file=None))
+        TorchCaptioner(Source(name="other", folder=folder), settings=settings_for())
 
 
 def test_a_picture_of_any_size_is_captioned(captioners: Captioners) -> None:

@@ -11,12 +11,12 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from app import imaging
-from app.config import Settings
 from app.tasks.classify import Classify, ClassifyOptions
 from app.worker import torch_runtime
+from app.worker.networks import ImageNetwork
 from app.worker.sources import fetch
-from app.worker.torch_runtime import TorchNetwork
 from tests.attempts import FakeAttempt
+from tests.models.settings import settings_for
 from tests.pictures import encoded, whole
 from tests.processes import PHOTOS, ROOT
 
@@ -26,13 +26,13 @@ STATED = {"dog.jpg": ("malamute", 0.37), "chelsea.png": ("tiger cat", 0.39), "co
 
 
 @pytest.fixture(scope="module")
-def network() -> TorchNetwork:
+def network() -> ImageNetwork:
     torch_runtime.set_threads(2)
-    settings = Settings(_env_file=None)
-    return TorchNetwork(fetch(FOLDER, token=None), auto_class="AutoModelForImageClassification", settings=settings)
+    settings = settings_for(runtime="torch")
+    return ImageNetwork(fetch(FOLDER, token=None), auto_class="AutoModelForImageClassification", settings=settings)
 
 
-def classified(network: TorchNetwork, image: Image.Image) -> list[tuple[str, float]]:
+def classified(network: ImageNetwork, image: Image.Image) -> list[tuple[str, float]]:
     task, options = Classify(), ClassifyOptions()
     outputs = task.predict(task.preprocess(whole(image), network, options), network, options, FakeAttempt())
     answer = task.postprocess(outputs, network, options)
@@ -40,14 +40,14 @@ def classified(network: TorchNetwork, image: Image.Image) -> list[tuple[str, flo
 
 
 @pytest.mark.parametrize("photo", STATED)
-def test_a_photo_is_named_as_stated(network: TorchNetwork, photo: str) -> None:
+def test_a_photo_is_named_as_stated(network: ImageNetwork, photo: str) -> None:
     label, score = classified(network, imaging.open_image(PHOTOS / photo, max_pixels=10**6))[0]
 
     assert label == STATED[photo][0]
     assert score == pytest.approx(STATED[photo][1], abs=0.01)
 
 
-def test_the_answer_is_that_of_the_stock_processor_and_network(network: TorchNetwork) -> None:
+def test_the_answer_is_that_of_the_stock_processor_and_network(network: ImageNetwork) -> None:
     image = imaging.open_image(PHOTOS / "dog.jpg", max_pixels=10**6)
     stock_processor: Any = AutoImageProcessor
     processor = stock_processor.from_pretrained(ROOT / FOLDER)
@@ -62,7 +62,7 @@ def test_the_answer_is_that_of_the_stock_processor_and_network(network: TorchNet
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_a_turned_photo_gives_the_same_answer(network: TorchNetwork, tmp_path: Path) -> None:
+def test_a_turned_photo_gives_the_same_answer(network: ImageNetwork, tmp_path: Path) -> None:
     upright = Image.open(PHOTOS / "chelsea.png").convert("RGB")
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter clockwise

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from app import imaging
-from app.config import Settings
 from app.tasks.detect import Box, Detect, DetectAnswer, DetectOptions
 from app.worker import torch_runtime
-from app.worker.detector import TorchDetector
+from app.worker.detector import ObjectDetector
 from app.worker.sources import fetch
 from tests.attempts import FakeAttempt
+from tests.models.settings import settings_for
 from tests.pictures import encoded
 from tests.processes import PHOTOS, ROOT
 
@@ -44,18 +44,18 @@ COUNTER_TURNS = {
 }
 
 
-def load(**settings: str) -> TorchDetector:
+def load(**settings: str) -> ObjectDetector:
     torch_runtime.set_threads(2)
-    chosen = Settings(_env_file=None, **settings)  # type: ignore[arg-type]
-    return TorchDetector(fetch(FOLDER, token=None), settings=chosen)
+    chosen = settings_for(**{"runtime": "torch", **settings})
+    return ObjectDetector(fetch(FOLDER, token=None), settings=chosen)
 
 
 @pytest.fixture(scope="module")
-def detector() -> TorchDetector:
+def detector() -> ObjectDetector:
     return load()
 
 
-def detected(detector: TorchDetector, path: Path, *, max_pixels: int = 10**6, **options: object) -> DetectAnswer:
+def detected(detector: ObjectDetector, path: Path, *, max_pixels: int = 10**6, **options: object) -> DetectAnswer:
     task, asked = Detect(), DetectOptions.model_validate(options)
     inputs = task.preprocess(task.decode(path, detector, asked, max_pixels=max_pixels), detector, asked)
     return task.postprocess(task.predict(inputs, detector, asked, FakeAttempt()), detector, asked)
@@ -80,7 +80,7 @@ def assert_as_stated(answer: DetectAnswer, photo: str, *, score: float = 0.01) -
 
 
 @pytest.mark.parametrize("photo", STATED)
-def test_a_photo_shows_what_is_stated(detector: TorchDetector, photo: str) -> None:
+def test_a_photo_shows_what_is_stated(detector: ObjectDetector, photo: str) -> None:
     answer = detected(detector, PHOTOS / photo)
 
     assert_as_stated(answer, photo)
@@ -88,7 +88,7 @@ def test_a_photo_shows_what_is_stated(detector: TorchDetector, photo: str) -> No
     assert [one.score for one in answer.predictions] == sorted((one.score for one in answer.predictions), reverse=True)
 
 
-def test_a_lower_threshold_finds_more_and_a_higher_one_less(detector: TorchDetector) -> None:
+def test_a_lower_threshold_finds_more_and_a_higher_one_less(detector: ObjectDetector) -> None:
     counts = [len(detected(detector, PHOTOS / "dog.jpg", threshold=each).predictions) for each in (0.2, 0.4, 0.6, 1)]
 
     assert counts[0] > 5
@@ -99,7 +99,7 @@ def test_a_lower_threshold_finds_more_and_a_higher_one_less(detector: TorchDetec
 
 
 @pytest.mark.parametrize(("photo", "has_dog"), [("dog.jpg", True), ("chelsea.png", False)])
-def test_whether_there_is_a_dog_is_one_call(detector: TorchDetector, photo: str, has_dog: bool) -> None:  # noqa: FBT001
+def test_whether_there_is_a_dog_is_one_call(detector: ObjectDetector, photo: str, has_dog: bool) -> None:  # noqa: FBT001
     answer = detected(detector, PHOTOS / photo, labels="dog")
 
     assert answer.found == {"dog": has_dog}
@@ -109,7 +109,7 @@ def test_whether_there_is_a_dog_is_one_call(detector: TorchDetector, photo: str,
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @pytest.mark.parametrize("orientation", COUNTER_TURNS)
 def test_a_turned_photo_gives_the_same_boxes(
-    detector: TorchDetector, tmp_path: Path, orientation: int, kind: str
+    detector: ObjectDetector, tmp_path: Path, orientation: int, kind: str
 ) -> None:
     upright = imaging.open_image(PHOTOS / "dog.jpg", max_pixels=10**6)
     turn, exif = COUNTER_TURNS[orientation], Image.Exif()
@@ -126,7 +126,7 @@ def test_a_turned_photo_gives_the_same_boxes(
 
 
 @pytest.mark.parametrize("photo", ["dog.jpg", "giraffe.jpg"])
-def test_a_large_photo_decoded_smaller_shows_the_same(detector: TorchDetector, tmp_path: Path, photo: str) -> None:
+def test_a_large_photo_decoded_smaller_shows_the_same(detector: ObjectDetector, tmp_path: Path, photo: str) -> None:
     path, asked = tmp_path / "photo.jpg", DetectOptions()
     original = Image.open(PHOTOS / photo)
     width, height = (side * 5 + 1 for side in original.size)
@@ -149,7 +149,7 @@ def test_a_large_photo_decoded_smaller_shows_the_same(detector: TorchDetector, t
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3000, 10), (10, 3000), (2, 999)])
-def test_pictures_of_odd_shapes_have_boxes_within_them(detector: TorchDetector, size: tuple[int, int]) -> None:
+def test_pictures_of_odd_shapes_have_boxes_within_them(detector: ObjectDetector, size: tuple[int, int]) -> None:
     width, height = size
     image = Image.effect_noise(size, 80).convert("RGB")
 
@@ -167,7 +167,7 @@ def test_half_precision_sees_the_same(dtype: str) -> None:
     assert_as_stated(detected(load(dtype=dtype), PHOTOS / "dog.jpg"), "dog.jpg", score=0.02)
 
 
-def test_the_weights_are_those_the_page_names(detector: TorchDetector) -> None:
+def test_the_weights_are_those_the_page_names(detector: ObjectDetector) -> None:
     digest = hashlib.sha256((ROOT / FOLDER / "model.safetensors").read_bytes()).hexdigest()
 
     assert digest in (ROOT / "models" / "README.md").read_text()

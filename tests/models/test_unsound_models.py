@@ -14,29 +14,29 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from app.config import Settings
 from app.errors import AppError, DeviceOutOfMemory, OutOfMemory
 from app.worker.captioner import TorchCaptioner
-from app.worker.detector import TorchDetector
+from app.worker.detector import ObjectDetector
+from app.worker.networks import ImageNetwork
 from app.worker.sources import fetch
-from app.worker.torch_runtime import TorchNetwork
 from tests.models import tiny_captioners as tiny
+from tests.models.settings import settings_for
 from tests.models.test_any_detector import FAMILIES, with_config
 from tests.models.tiny_captioners import hf
 from tests.processes import ROOT
 
-SETTINGS = Settings(_env_file=None)
+SETTINGS = settings_for(runtime="torch")
 PICTURE = Image.new("RGB", (40, 30), "red")
 #: What a checkpoint holds, by name.
 Weights = dict[str, torch.Tensor]
 
 
-def classifier(folder: Path) -> TorchNetwork:
-    return TorchNetwork(fetch(str(folder), token=None), auto_class="AutoModelForImageClassification", settings=SETTINGS)
+def classifier(folder: Path) -> ImageNetwork:
+    return ImageNetwork(fetch(str(folder), token=None), auto_class="AutoModelForImageClassification", settings=SETTINGS)
 
 
-def detector(folder: Path) -> TorchDetector:
-    return TorchDetector(fetch(str(folder), token=None), settings=SETTINGS)
+def detector(folder: Path) -> ObjectDetector:
+    return ObjectDetector(fetch(str(folder), token=None), settings=SETTINGS)
 
 
 def captioner(folder: Path) -> TorchCaptioner:
@@ -199,6 +199,7 @@ FAILURES = [
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), DeviceOutOfMemory),
     (RuntimeError("CUDA error: out of memory"), DeviceOutOfMemory),
     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), OutOfMemory),
+    (RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp:223:\nstd::bad_alloc"), OutOfMemory),
 ]
 
 
@@ -211,7 +212,7 @@ def test_memory_that_a_network_lacks_is_said(
     inputs = network.preprocess(PICTURE)
     outputs = network.predict(inputs)
     places: dict[str, tuple[Any, str, Callable[[], Any]]] = {
-        "preprocess": (hf.BatchFeature, "to", lambda: network.preprocess(PICTURE)),
+        "preprocess": (torch.Tensor, "numpy", lambda: network.preprocess(PICTURE)),
         "predict": (torch.Tensor, "float", lambda: network.predict(inputs)),
         "detections": (
             type(network._processor),
@@ -252,7 +253,7 @@ def test_memory_that_the_processor_cannot_give_is_told_by_pytorch_in_these_words
 
 def test_other_failures_of_pytorch_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = detector(detr(tmp_path / "detr"))
-    monkeypatch.setattr(hf.BatchFeature, "to", fails(RuntimeError("shapes do not fit")))
+    monkeypatch.setattr(torch.Tensor, "numpy", fails(RuntimeError("shapes do not fit")))
 
     with pytest.raises(RuntimeError, match=r"^shapes do not fit$"):
         network.preprocess(PICTURE)

@@ -37,6 +37,8 @@ def test_processes_share_the_cores(concurrency: int, cores: int, threads: int, m
         {"task_time_limit": 10},
         {"redis_url": "amqp://rabbit"},
         {"device": "tpu"},
+        {"runtime": "onnx"},
+        {"runtime": "openvino", "device": "cuda"},
         {"log_format": "xml"},
         {"max_pixels": 200_000_000},
     ],

@@ -7,7 +7,7 @@ from tests.processes import ROOT
 
 BLOCKED = """
 import sys
-for name in ("torch", "torchvision", "transformers", "huggingface_hub"):
+for name in ("torch", "torchvision", "transformers", "huggingface_hub", "openvino"):
     sys.modules[name] = None  # an import of it raises
 import app.api.main, app.api.__main__, app.dashboard, app.local
 assert app.api.main.create_app().openapi()["paths"]

@@ -113,7 +113,7 @@ def test_a_network_that_tasks_share_is_loaded_once(settings: Settings, monkeypat
 
     monkeypatch.setattr(tasks, "TASKS", (Sharing(), SharingToo()))
 
-    load(settings)
+    load(settings.model_copy(update={"runtime": "torch"}))
 
     assert len(networks) == 2
     assert networks[0] is networks[1]

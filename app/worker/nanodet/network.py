@@ -97,10 +97,10 @@ class _NanoDet(nn.Module):
     @staticmethod
     def _neck(fine: torch.Tensor, middle: torch.Tensor, coarse: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Tell the finer scales what the coarser saw, then the other way round."""
-        middle = middle + _resized(coarse, middle)
-        fine = fine + _resized(middle, fine)
-        middle = middle + _resized(fine, middle)
-        coarse = coarse + _resized(middle, coarse)
+        middle = middle + _enlarged(coarse, middle)
+        fine = fine + _enlarged(middle, fine)
+        middle = middle + _halved(fine)
+        coarse = coarse + _halved(middle)
         return fine, middle, coarse
 
 
@@ -140,8 +140,13 @@ class _Residual(nn.Module):
         return torch.cat([self.b(features), features], 1)
 
 
-def _resized(features: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def _enlarged(features: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return functional.interpolate(features, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _halved(features: torch.Tensor) -> torch.Tensor:
+    # The bilinear resize to half the size, which OpenVINO does otherwise where one row or column is left.
+    return functional.avg_pool2d(features, 2)
 
 
 def _centres(height: int, width: int, stride: int, device: torch.device) -> torch.Tensor:
@@ -160,5 +165,6 @@ def _boxes(sides: torch.Tensor, centres: torch.Tensor, stride: int) -> torch.Ten
     """
     # In float32: half precision has not the digits to tell neighbouring pixels apart beyond 256 (bfloat16).
     weights = sides.float().reshape(*sides.shape[:-1], 4, _BINS).softmax(-1)
-    distances = weights @ torch.arange(_BINS, device=sides.device, dtype=weights.dtype) * stride
+    # Not `weights @ arange * stride`: OpenVINO merges the two factors into one of no sound shape.
+    distances = weights @ (torch.arange(_BINS, device=sides.device, dtype=weights.dtype) * stride)
     return torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], -1)

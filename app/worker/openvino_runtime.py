@@ -1,0 +1,195 @@
+"""Networks run by OpenVINO, on the CPU.
+
+The first process that wants one has PyTorch load it, OpenVINO convert and compile it, and the two agree on some
+pictures; what comes of that is kept (`app.worker.model_cache`), be it a refusal. Every process then maps the compiled
+network, and has no need of PyTorch's.
+"""
+
+import gc
+import json
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from app.config import Settings
+from app.worker.folding import Folded, Pools
+from app.worker.model_cache import ModelCache
+from app.worker.openvino_quiet import openvino
+from app.worker.preparing import Preparation
+from app.worker.runners import Arrays, Unsuitable, check_numbers, drift_of
+from app.worker.sources import Source
+from app.worker.torch_runtime import TorchRunner
+
+#: How far answers may be from PyTorch's float32, as `drift_of` measures it. The shipped networks are at 0.04 or less in
+#: bfloat16; what is converted wrongly is at 1 or so.
+TOLERANCE = 0.1
+#: What OpenVINO calls the values of DTYPE, as a hint and as a capability.
+_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
+_DTYPES = {hint: dtype for dtype, hint in _PRECISIONS.items()}
+_NETWORK, _ABOUT = "network.blob", "about.json"
+_MAX_REASON = 200
+
+
+class OpenVINORunner:
+    """A compiled network."""
+
+    runtime = "openvino"
+    device = "cpu"
+
+    def __init__(
+        self, compiled: Any, *, inputs: Sequence[str], outputs: Sequence[str], precision: str, weights: Any = None
+    ) -> None:
+        self.dtype = _DTYPES[precision]
+        self._inputs, self._outputs = inputs, outputs
+        self._request = compiled.create_infer_request()
+        #: OpenVINO reads on in what it was imported from; last here, so that it goes last.
+        self._weights = weights
+
+    def __call__(self, inputs: Arrays) -> Arrays:
+        """Float32 arrays by their names in transformers, such as `logits` of shape [1, classes]."""
+        results = self._request.infer([inputs[name] for name in self._inputs], share_inputs=True)
+        return {name: results[index].astype(np.float32) for index, name in enumerate(self._outputs)}
+
+
+def load(
+    source: Source,
+    network: Callable[[], Any],
+    *,
+    preparation: Preparation | None,
+    probes: Sequence[Arrays],
+    settings: Settings,
+) -> OpenVINORunner:
+    """A model as OpenVINO runs it. `network` loads it in PyTorch's float32, should it be needed.
+
+    `probes` are inputs of every shape in which they may differ. Raises `Unsuitable`, `ArithmeticError` for a network
+    that gives no numbers in float32 either, `OSError` where nothing can be kept, and whatever `network` raises.
+    """
+    core = openvino.Core()  # not before the fork: it has threads
+    precisions = _precisions(core, settings)
+    made_by = {
+        "openvino": openvino.get_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "processor": core.get_property("CPU", "FULL_DEVICE_NAME"),
+        "precisions": precisions,
+        "preparation": [preparation.scale, preparation.shift] if preparation else None,
+        "shapes": [{name: array.shape for name, array in probe.items()} for probe in probes],
+    }
+
+    def compiled_for(model: Any, precision: str) -> Any:
+        return core.compile_model(model, "CPU", _options(precision, settings))
+
+    def make(folder: Path) -> None:
+        loaded = Folded(network(), preparation)
+        about, blob = _make(loaded, compiled_for, name=source.name, probes=probes, precisions=precisions)
+        (folder / _ABOUT).write_text(json.dumps(about))
+        (folder / _NETWORK).write_bytes(blob)
+
+    kept = ModelCache(settings).keep(source, made_by, make)
+    gc.collect()  # what was only needed to make it
+    about = json.loads((kept / _ABOUT).read_text())
+    if "refusal" in about:
+        raise Unsuitable(about["refusal"])
+    # Copy on write, for OpenVINO takes nothing read-only; it writes nothing, and so all processes share the pages.
+    mapped = np.memmap(kept / _NETWORK, np.uint8, mode="c")
+    blob = openvino.Tensor(mapped, shared_memory=True)
+    compiled = core.import_model(blob, "CPU", _options(about["precision"], settings))
+    return OpenVINORunner(compiled, **about, weights=mapped)
+
+
+def _precisions(core: Any, settings: Settings) -> list[str]:
+    """The numbers to compute in, in OpenVINO's words, best first."""
+    if settings.dtype == "auto":
+        # Its own choice: bfloat16 where the processor computes in it, and does not only imitate it.
+        own = core.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
+        return list(dict.fromkeys((own, _PRECISIONS["float32"])))
+    if _CAPABILITIES[settings.dtype] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise Unsuitable(f"OpenVINO does not compute in {settings.dtype} on this processor")
+    return [_PRECISIONS[settings.dtype]]
+
+
+def _options(precision: str, settings: Settings) -> dict[str, Any]:
+    return {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": settings.threads_per_process,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        # Pinned, the processes of a worker would all sit on the first core.
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+def _make(
+    network: Folded,
+    compiled_for: Callable[[Any, str], Any],
+    *,
+    name: str,
+    probes: Sequence[Arrays],
+    precisions: Sequence[str],
+) -> tuple[dict[str, Any], bytes]:
+    """The compiled network, and what `OpenVINORunner` takes beside it; or else the `refusal`."""
+    by_torch, pools = TorchRunner(network), Pools(network)
+    expected = [by_torch(probe) for probe in probes]
+    for outputs in expected:
+        check_numbers(outputs, name=name, dtype=by_torch.dtype)
+    shapes = _shapes(probes)
+    if all(side.is_static for shape in shapes for side in shape):
+        pools.replace_whole()
+    try:
+        model = _converted(network, probes[0], shapes)
+        for precision in precisions:
+            parts: dict[str, Any] = {"inputs": network.inputs, "outputs": network.outputs, "precision": precision}
+            compiled = compiled_for(model, precision)
+            runner = OpenVINORunner(compiled, **parts)
+            drift = max(drift_of(runner(probe), outputs) for probe, outputs in zip(probes, expected, strict=True))
+            if drift <= TOLERANCE:
+                return parts, compiled.export_model().getvalue()
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever OpenVINO raises, this network is not for it
+        return {"refusal": f"OpenVINO cannot run {name}: {_line_of(error)}"}, b""
+    return {"refusal": f"OpenVINO's answers for {name} are too far from PyTorch's: {drift:.2f} of their spread"}, b""
+
+
+def _converted(network: Folded, probe: Arrays, shapes: Sequence[openvino.PartialShape]) -> Any:
+    example = tuple(torch.from_numpy(np.require(probe[name], requirements="W")) for name in network.inputs)
+    with torch.inference_mode(), _silence():
+        model = openvino.convert_model(network, example_input=example)
+    model.reshape(dict(enumerate(shapes)))
+    return model
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Around a conversion, which asks a network for all that it has and is told what of it is obsolete."""
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity(transformers.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+
+
+def _shapes(probes: Sequence[Arrays]) -> list[openvino.PartialShape]:
+    """The shape of each input: what differs from one probe to another is open."""
+    shapes = []
+    for name in probes[0]:
+        sides = zip(*(probe[name].shape for probe in probes), strict=True)
+        shapes.append(openvino.PartialShape([side[0] if len(set(side)) == 1 else -1 for side in sides]))
+    return shapes
+
+
+def _line_of(error: Exception) -> str:
+    """What an error of OpenVINO says, without the places in its source that it begins with."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith("Exception from ")] or lines or [type(error).__name__]
+    return said[0][:_MAX_REASON]
