@@ -157,7 +157,7 @@ class Jobs:
     async def end(self, job_id: str, *, timeout_s: float) -> Job:
         """A job when it has ended, or as it is when the time is up."""
         deadline = asyncio.get_running_loop().time() + timeout_s
-        async with self._changes.watch(job_id) as watch:
+        async with self._changes.watch(job_id, until_end=True) as watch:
             job = await self.get(job_id)
             while not job.ended and await watch.wait(timeout_s=deadline - asyncio.get_running_loop().time()):
                 job = await self.get(job_id)
