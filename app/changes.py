@@ -147,7 +147,7 @@ class Changes:
 
     async def _listen(self) -> None:
         # Apart from redis-py's own subscriptions, which take ten times as long for each message.
-        connection = self._redis.connection_pool.make_connection()
+        connection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             async with asyncio.timeout(_SILENCE_S):
                 await connection.connect()
