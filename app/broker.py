@@ -129,11 +129,9 @@ class Messages:
 
     def encode(self, record: NewJob) -> str:
         """The message of a job: its id, its task and the path of its upload. Source: kombu's virtual transport."""
+        args, kwargs = (record.path,), {"options": record.options, "model": record.model}
         message = self._celery.amqp.create_task_message(
-            record.job_id,
-            record.task,
-            args=(record.path,),
-            kwargs={"options": record.options, "model": record.model},
+            record.job_id, record.task, args=args, kwargs=kwargs, argsrepr=_shown(args), kwargsrepr=_shown(kwargs)
         )
         content_type, content_encoding, body = serialize(message.body, serializer="json")
         envelope = self._channel.prepare_message(
@@ -147,3 +145,13 @@ class Messages:
         envelope["properties"]["delivery_info"] = {"exchange": "", "routing_key": record.task}
         envelope["properties"]["delivery_tag"] = str(uuid.uuid4())
         return str(dumps(envelope))
+
+
+#: Shorter arguments are shown as they are.
+_SHOWN_WHOLE = 512
+
+
+def _shown(arguments: Any) -> str | None:
+    """Arguments as dashboards show them; None to leave that to Celery, which takes long to see what is short."""
+    text = repr(arguments)
+    return text if len(text) < _SHOWN_WHOLE else None

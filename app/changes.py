@@ -1,8 +1,9 @@
 """Wake-ups: one pub/sub connection for all the waiters of a process.
 
-The process hears of every change; a waiter says which job it cares for, reads the job, then waits, so that no change
-can fall between. Only the listener touches the connection. When that breaks or falls silent, every waiter is told at
-once, since a wake-up may have been missed.
+The process hears of every change; a waiter says which job it cares for, and whether for its end alone, reads the job,
+then waits, so that no change can fall between. Only the listener touches the connection. When that breaks, all look
+again once there is another; when there is none, or it falls silent, every waiter is told at once, since a wake-up may
+have been missed.
 """
 
 import asyncio
@@ -10,13 +11,15 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import redis.asyncio as aioredis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from app import keys
+from app.states import TERMINAL, State
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +28,19 @@ _PING_EVERY_S = 0.25
 #: One that has been silent this long is given up.
 _SILENCE_S = 1.0
 _RECONNECT_AFTER_S = 0.2
+#: What is announced of a job that goes on.
+_PASSING = frozenset(State) - TERMINAL
+
+
+class _SilenceError(RedisConnectionError):
+    """The connection is there, and nothing comes."""
 
 
 class Watch:
-    """One waiter's interest in one job."""
+    """One waiter's interest in one job, or in its end alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, until_end: bool) -> None:
+        self._until_end = until_end
         self._changed = asyncio.Event()
         self._broken = False
         self._released = False
@@ -51,6 +61,11 @@ class Watch:
             return False
         self._changed.clear()
         return True
+
+    def hear(self, word: str) -> None:
+        """End the wait, if this is what is waited for."""
+        if not self._until_end or word not in _PASSING:
+            self.wake()
 
     def wake(self, *, broken: bool = False) -> None:
         """End the wait."""
@@ -87,14 +102,14 @@ class Changes:
             await asyncio.wait({listener})
 
     @contextlib.asynccontextmanager
-    async def watch(self, job_id: str) -> AsyncIterator[Watch]:
+    async def watch(self, job_id: str, *, until_end: bool = False) -> AsyncIterator[Watch]:
         """Be told of a job's changes from here on. Raises `redis.ConnectionError` when that cannot be promised."""
         try:
             async with asyncio.timeout(_SILENCE_S):
                 await self._connected.wait()
         except TimeoutError:
             raise RedisConnectionError("there is no connection for wake-ups") from None
-        channel, watch = keys.change(job_id), Watch()
+        channel, watch = keys.change(job_id), Watch(until_end=until_end)
         self._watches.setdefault(channel, set()).add(watch)
         if self._released:
             watch.release()
@@ -117,45 +132,54 @@ class Changes:
             try:
                 await self._listen()
             except (RedisError, OSError) as error:
+                if self._connected.is_set() and not isinstance(error, _SilenceError):
+                    # A connection can break alone. A new one tells at once.
+                    self._connected.clear()
+                    continue
                 if not self._is_cut_off:
                     logger.warning("wake-ups are interrupted: %s", error)
                 self._is_cut_off = True
             except Exception:  # without a listener nobody could wait any more: say so, and connect anew
                 logger.exception("wake-ups are interrupted")
-            finally:
-                self._connected.clear()
-                self._wake_all(broken=True)
+            self._connected.clear()
+            self._wake_all(broken=True)
             await asyncio.sleep(_RECONNECT_AFTER_S)
 
     async def _listen(self) -> None:
-        async with self._redis.pubsub() as pubsub:
-            await pubsub.psubscribe(keys.change("*"))
+        # Apart from redis-py's own subscriptions, which take ten times as long for each message.
+        connection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            async with asyncio.timeout(_SILENCE_S):
+                await connection.connect()
+                await connection.send_command("PSUBSCRIBE", keys.change("*"))
             heard = time.monotonic()
             while not self._stopping:
                 try:
-                    message = await pubsub.get_message(timeout=_PING_EVERY_S)
+                    said: Any = await connection.read_response(timeout=_PING_EVERY_S, push_request=True)
                 except ResponseError:  # a Redis that cannot save refuses even a ping, but it lives
-                    message = {"type": "refusal"}
-                now = time.monotonic()
-                if message is not None:
-                    heard = now
-                    self._handle(message)
-                elif now - heard > _SILENCE_S:
-                    raise RedisConnectionError("Redis has fallen silent")
+                    said = ()
+                if said is not None:
+                    heard = time.monotonic()
+                    self._handle(said)
+                elif time.monotonic() - heard > _SILENCE_S:
+                    raise _SilenceError("Redis has fallen silent")
                 else:
-                    await pubsub.ping()
+                    await connection.send_command("PING")
+        finally:
+            await connection.disconnect(nowait=True)
 
-    def _handle(self, message: dict[str, str]) -> None:
-        if message["type"] == "pmessage":
-            for watch in self._watches.get(message["channel"], ()):
-                watch.wake()
-        elif message["type"] == "psubscribe":
-            # Not the first one: redis-py has reconnected by itself, a word may have been missed, so all look again.
-            self._wake_all()
-            self._connected.set()
-            if self._is_cut_off:
-                logger.warning("wake-ups arrive again")
-            self._is_cut_off = False
+    def _handle(self, said: Sequence[str]) -> None:
+        match said:
+            case ["pmessage", _, channel, word]:
+                for watch in self._watches.get(channel, ()):
+                    watch.hear(word)
+            case ["psubscribe", *_]:
+                # Not the first one: a word may have been missed, so all look again.
+                self._wake_all()
+                self._connected.set()
+                if self._is_cut_off:
+                    logger.warning("wake-ups arrive again")
+                self._is_cut_off = False
 
     def _wake_all(self, *, broken: bool = False) -> None:
         for watches in self._watches.values():

@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     #: Address that the local mode and the published compose ports listen on.
     bind: str = "127.0.0.1"
     api_port: Port = 8000
+    #: Processes of the API, which share its port.
+    api_processes: Annotated[int, Field(ge=1, le=64)] = 1
     flower_port: Port = 5555
     redis_port: Port = 6379
 

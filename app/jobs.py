@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import redis.asyncio as aioredis
 from app import keys, queues, registry
 from app.batch import Batch
 from app.broker import Messages
-from app.changes import Changes
+from app.changes import Changes, Watch
 from app.config import Settings
 from app.documents import Job
 from app.errors import JobGone, JobNotFound, NotFound
@@ -156,11 +157,18 @@ class Jobs:
 
     async def end(self, job_id: str, *, timeout_s: float) -> Job:
         """A job when it has ended, or as it is when the time is up."""
+        async with self.watch(job_id) as watch:
+            return await self.end_of(await self.get(job_id), watch, timeout_s=timeout_s)
+
+    def watch(self, job_id: str) -> AbstractAsyncContextManager[Watch]:
+        """Be told from here on when a job has ended, which may not be there yet."""
+        return self._changes.watch(job_id, until_end=True)
+
+    async def end_of(self, job: Job, watch: Watch, *, timeout_s: float) -> Job:
+        """As `end`, for a job that was read while it was watched."""
         deadline = asyncio.get_running_loop().time() + timeout_s
-        async with self._changes.watch(job_id) as watch:
-            job = await self.get(job_id)
-            while not job.ended and await watch.wait(timeout_s=deadline - asyncio.get_running_loop().time()):
-                job = await self.get(job_id)
+        while not job.ended and await watch.wait(timeout_s=deadline - asyncio.get_running_loop().time()):
+            job = await self.get(job.record.job_id)
         return job
 
 

@@ -21,6 +21,8 @@ from typing import BinaryIO, Self
 
 from app.errors import DiskFull, FileTooLarge, InternalError
 
+Buffer = bytes | memoryview
+
 logger = logging.getLogger(__name__)
 
 _INCOMING = "incoming"
@@ -61,8 +63,9 @@ class Storage:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.uploads = self.root / "uploads"
+        self.incoming_folder = self.uploads / _INCOMING
         self.artifacts = self.root / "artifacts"
-        (self.uploads / _INCOMING).mkdir(parents=True, exist_ok=True)
+        self.incoming_folder.mkdir(parents=True, exist_ok=True)
         self.artifacts.mkdir(exist_ok=True)
 
     def check_room(self, more_bytes: int, *, leave_bytes: int) -> None:
@@ -118,7 +121,7 @@ class Storage:
 
     def discard_attempts(self, job_id: str) -> None:
         """Delete what attempts at a job have left that came to no good end: parts of downloads, and artifacts."""
-        for part in (self.uploads / _INCOMING).glob(f"{job_id}.*"):
+        for part in self.incoming_folder.glob(f"{job_id}.*"):
             part.unlink(missing_ok=True)
         self.remove(self._artifacts_of(job_id))
 
@@ -155,12 +158,13 @@ class IncomingUpload:
 
     def __init__(self, storage: Storage, job_id: str, *, max_bytes: int) -> None:
         self.job_id = job_id
-        self.path = storage.uploads / _INCOMING / f"{job_id}.{_own()}"
+        self.path = storage.incoming_folder / f"{job_id}.{_own()}"
         self.bytes = 0
         self._storage = storage
         self._max_bytes = max_bytes
         self._hash = hashlib.sha256()
         self._file: BinaryIO | None = None
+        self._kept = False
 
     @property
     def sha256(self) -> str:
@@ -172,7 +176,7 @@ class IncomingUpload:
             self._file = self.path.open("xb")
         return self
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: Buffer) -> None:
         """Append. Raises `FileTooLarge` once more than `max_bytes` have come."""
         self.bytes += len(chunk)
         if self.bytes > self._max_bytes:
@@ -194,8 +198,12 @@ class IncomingUpload:
         relative = self._storage.upload(self.job_id, extension)
         kept = self._storage.root / relative
         with _told_when_full():
-            kept.parent.mkdir(exist_ok=True)
-            self.path.rename(kept)
+            try:
+                self.path.rename(kept)
+            except FileNotFoundError:  # the first of its folder
+                kept.parent.mkdir(exist_ok=True)
+                self.path.rename(kept)
+        self._kept = True
         return relative
 
     def __exit__(
@@ -204,4 +212,5 @@ class IncomingUpload:
         try:
             self.finish()
         finally:
-            self.path.unlink(missing_ok=True)  # after `keep` there is nothing left here
+            if not self._kept:
+                self.path.unlink(missing_ok=True)

@@ -1,11 +1,14 @@
 """Serve the API: `python -m app.api`."""
 
 import contextlib
+import gc
 
 import uvicorn
 
 from app import logs
 from app.api.draining import FINISH_S, DrainingServer
+from app.api.main import create_app
+from app.api.processes import multiply
 from app.api.protocol import BoundedProtocol
 from app.config import get_settings
 
@@ -14,16 +17,23 @@ def main() -> None:
     """Run until stopped. On SIGTERM, requests are taken for a while, and let finish."""
     settings = get_settings()
     config = uvicorn.Config(
-        "app.api.main:create_app",
-        factory=True,
+        create_app(settings),
         host=settings.bind,
         port=settings.api_port,
         http=BoundedProtocol,
         log_config=logs.configuration(settings),
         timeout_graceful_shutdown=FINISH_S,
     )
+    # What is there by now stays: no collection has to look through it, and processes share it.
+    gc.collect()
+    gc.freeze()
     with contextlib.suppress(KeyboardInterrupt):
-        DrainingServer(config).run()
+        if settings.api_processes == 1:
+            DrainingServer(config).run()
+        else:
+            listening = config.bind_socket()
+            multiply(settings.api_processes, listening)
+            DrainingServer(config).run([listening])
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Service:
     draining: Draining
 
 
-def get_service(request: Request) -> Service:
+async def get_service(request: Request) -> Service:  # asynchronous, or each request would call it in a thread
     """The parts, for a route."""
     service: Service = request.app.state.service
     return service

@@ -60,7 +60,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     errors.add_handlers(app)
     app.add_middleware(DrainingMiddleware)
-    for part in (task_routes, batches, jobs, listing, control, files, service):
+    # What is called most is looked for first.
+    for part in (task_routes, jobs, batches, listing, control, files, service):
         app.include_router(part.router(tasks.TASKS, settings))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app

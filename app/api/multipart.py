@@ -27,8 +27,8 @@ _HOW = "Send multipart/form-data with the picture as a part named 'file' and the
 class Sink(Protocol):
     """Where the bytes of a file go."""
 
-    def write(self, chunk: bytes) -> None:
-        """Take some more."""
+    def write(self, chunk: memoryview) -> None:
+        """Take some more, which is good for this call alone."""
 
     def finish(self) -> None:
         """There are no more."""
@@ -112,7 +112,7 @@ class _Reader:
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:
-            self._file.write(data[start:end])
+            self._file.write(memoryview(data)[start:end])
             return
         self._field_bytes += end - start
         if self._field_bytes > FORM_ALLOWANCE_BYTES:

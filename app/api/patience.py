@@ -30,7 +30,8 @@ def connect(url: str) -> "PatientRedis":
         max_connections=_CONNECTIONS,
         timeout=_MOST_PATIENCE_S,
         decode_responses=True,
-        socket_timeout=_MOST_PATIENCE_S,
+        # `patience` bounds every command as a whole; a limit of redis-py's own would cost a task for each.
+        socket_timeout=None,
         socket_connect_timeout=_PATIENCE_S,
         retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     )

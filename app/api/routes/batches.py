@@ -178,7 +178,7 @@ class _File:
         """Of its content; None for one that is too large, of which an unknown part was taken."""
         return None if self._error else self.upload.sha256
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: memoryview) -> None:
         """Take some more; what comes after too much is let go by."""
         if self._error is None:
             try:

@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator
-from starlette.responses import JSONResponse
 
 from app import errors
 from app.api import examples, openapi
+from app.api.answers import DocumentResponse
 from app.api.deps import ServiceDep
 from app.api.errors import render
 from app.config import Settings
@@ -51,15 +51,17 @@ def router(tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
     @routes.get(
         "/status/{job_id}",
         summary="Where a job is.",
+        response_model=StatusDocument,
         responses={
             200: openapi.answer("The job as it is now.", examples.PROCESSING),
             **openapi.problems(errors.JobNotFound, errors.JobGone, errors.InvalidOption),
         },
     )
-    async def status(job_id: str, service: ServiceDep, wait: Wait = 0) -> StatusDocument:
+    async def status(job_id: str, service: ServiceDep, wait: Wait = 0) -> Response:
         """With `wait`, answers at the job's next change, or at once if it has ended."""
         jobs = service.jobs
-        return status_document(await (jobs.next_change(job_id, timeout_s=wait) if wait else jobs.get(job_id)))
+        job = await (jobs.next_change(job_id, timeout_s=wait) if wait else jobs.get(job_id))
+        return DocumentResponse(status_document(job))
 
     @routes.get(
         "/result/{job_id}",
@@ -98,15 +100,11 @@ def _entry(job_id: str, found: Job | AppError) -> StatusDocument | MissingJob:
 def _result_answer(job: Job, schemas: dict[str, type[ResultDocument]]) -> Response:
     match status_of(job.state):
         case Status.COMPLETED:
-            return JSONResponse(result_document(job, schemas[job.record.task]).model_dump(mode="json"))
+            return DocumentResponse(result_document(job, schemas[job.record.task]))
         case Status.FAILED | Status.CANCELLED:
             return _no_result(job)
         case _:
-            return JSONResponse(
-                status_document(job).model_dump(mode="json"),
-                status_code=202,
-                headers={"Retry-After": str(_RETRY_AFTER_S)},
-            )
+            return DocumentResponse(status_document(job), status_code=202, headers={"Retry-After": str(_RETRY_AFTER_S)})
 
 
 def _no_result(job: Job) -> Response:

@@ -1,6 +1,7 @@
 """Submitting work: one address for each task, all made the same way."""
 
 import asyncio
+import contextlib
 import logging
 import re
 import uuid
@@ -11,10 +12,10 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from redis.exceptions import RedisError
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 
 from app import addresses, errors
 from app.api import examples, openapi
+from app.api.answers import DocumentResponse
 from app.api.claims import REPLAYED, claimed, fingerprint_of, first_answer, job_of, remember
 from app.api.deps import Service, ServiceDep
 from app.api.submissions import (
@@ -27,6 +28,7 @@ from app.api.submissions import (
     work_asked,
 )
 from app.api.uploads import Received, receive
+from app.changes import Watch
 from app.config import Settings
 from app.documents import Job, result_document, status_document, status_url
 from app.errors import AppError
@@ -58,21 +60,23 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
     location = {"Location": openapi.header("The job's status."), **openapi.REPLAYED}
 
     async def submit(request: Request, service: ServiceDep) -> Response:
-        wait_s = _wait_asked(request.headers)
-        accepted = await _accept(request, service, task)
-        if isinstance(accepted, Answered):
-            job, replayed = await job_of(service, accepted), REPLAYED
-            if not wait_s:
-                return first_answer(accepted, job)
-        else:
-            job, replayed = accepted, {}
-        if wait_s and not job.ended:
-            job = await _end(service, job, timeout_s=wait_s)
+        wait_s, job_id = _wait_asked(request.headers), str(uuid.uuid4())
+        # Watched from before it is there, so that its end is not missed, and nobody has to look in between.
+        async with service.jobs.watch(job_id) if wait_s else contextlib.nullcontext() as own:
+            accepted = await _accept(request, service, task, job_id)
+            if isinstance(accepted, Answered):
+                job, replayed, watch = await job_of(service, accepted), REPLAYED, None
+                if not wait_s:
+                    return first_answer(accepted, job)
+            else:
+                job, replayed, watch = accepted, {}, own
+            if wait_s and not job.ended:
+                job = await _end(service, job, watch, timeout_s=wait_s)
         headers = {"Location": status_url(job.record.job_id), **replayed}
         if wait_s and job.state is State.SUCCESS:
             applied = {**headers, "Preference-Applied": f"wait={wait_s}"}
-            return JSONResponse(result_document(job, schema).model_dump(mode="json"), headers=applied)
-        return JSONResponse(status_document(job).model_dump(mode="json"), status_code=202, headers=headers)
+            return DocumentResponse(result_document(job, schema), headers=applied)
+        return DocumentResponse(status_document(job), status_code=202, headers=headers)
 
     routes.add_api_route(
         f"/{task.name}",
@@ -114,9 +118,9 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
     )
 
 
-async def _accept(request: Request, service: Service, task: Task[Any]) -> Job | Answered:
+async def _accept(request: Request, service: Service, task: Task[Any], job_id: str) -> Job | Answered:
     """Take the picture in, refuse what is not sound, submit the rest; or what was answered to this request before."""
-    settings, storage, job_id = service.settings, service.storage, str(uuid.uuid4())
+    settings, storage = service.settings, service.storage
     async with claimed(request, service) as held:
         if not isinstance(held, Answered):
             check_room(request, service, max_bytes=settings.max_file_size)
@@ -124,7 +128,7 @@ async def _accept(request: Request, service: Service, task: Task[Any]) -> Job | 
             received = await receive(request, upload, storage=storage, settings=settings)
             upload.finish()
             work = work_asked(received.options, task, settings)
-            asked = fingerprint_of(work, received.url or upload.sha256, settings=settings)
+            asked = fingerprint_of(work, received.url or upload.sha256, settings=settings) if held else ""
             if isinstance(held, Answered):
                 return held.check(asked)
             work = await offered(work, service, fresh=wants_fresh(request.headers))
@@ -151,10 +155,15 @@ async def _keep(received: Received, upload: IncomingUpload, service: Service) ->
     return await to_thread.run_sync(keep)
 
 
-async def _end(service: Service, job: Job, *, timeout_s: float) -> Job:
-    """The job when it has ended; or as it was, if that cannot be told: it is accepted, and its id must get through."""
+async def _end(service: Service, job: Job, watch: Watch | None, *, timeout_s: float) -> Job:
+    """The job when it has ended; or as it was, if that cannot be told: it is accepted, and its id must get through.
+
+    `watch` is there for one that was accepted only now.
+    """
     try:
-        return await service.jobs.end(job.record.job_id, timeout_s=timeout_s)
+        if watch is None:
+            return await service.jobs.end(job.record.job_id, timeout_s=timeout_s)
+        return await service.jobs.end_of(job, watch, timeout_s=timeout_s)
     except (RedisError, AppError) as error:
         logger.warning("job %s could not be waited for: %s", job.record.job_id, error)
     except asyncio.CancelledError:  # the server stops, and lets nobody wait any longer
