@@ -1,6 +1,7 @@
 -- The fence: stores one state of a run, if that is let through. Given: `run`, `state`, its `value` as Celery stores it,
 -- the `token` of the process that runs it, `lives`; `max_crashes`; `retry_at` with RETRY; which model `answered` with
--- SUCCESS. Returns what became of it and, with STARTED, the record.
+-- SUCCESS; whether it is only `told` of by who cannot leave off: then the end of a run that was cancelled is for who can.
+-- Returns what became of it and, with STARTED, the record.
 
 local run, state, value, token = given.run, given.state, given.value, given.token
 local NEXT_TURN = 2000
@@ -32,7 +33,7 @@ if not may_start then
   return {'later'}
 end
 if cancel_at then
-  end_run(run, 'REVOKED', revoked(run))
+  if not given.told then end_run(run, 'REVOKED', revoked(run)) end
   return {fields(run, 'left') == 'ERASED' and 'gone' or 'cancelled'}
 end
 
