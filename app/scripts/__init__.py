@@ -32,8 +32,6 @@ _KEYS = {
     "last_chance": keys.LAST_CHANCE,
     "expiring": keys.EXPIRING,
     "retries": keys.RETRIES,
-    "unacked": keys.UNACKED,
-    "unacked_index": keys.UNACKED_INDEX,
     "lane_separator": keys.LANE_SEPARATOR,
 }
 

@@ -2,8 +2,10 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from kombu import Connection
@@ -21,25 +23,10 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     server.process.kill()
 
 
-class Loop:
-    """The event loop of a worker's main process, whose time comes when a test says so."""
-
-    def __init__(self) -> None:
-        self.later: list[Callable[[], None]] = []
-
-    def call_later(self, _seconds: float, action: Callable[[], None]) -> None:
-        self.later.append(action)
-
-
-def test_what_is_told_of_jobs_gathers_for_a_moment_and_survives_a_broken_connection(
-    server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app, loop = CeleryApp(Settings(_env_file=None, redis_url=server.url)), Loop()
-    monkeypatch.setattr(events, "get_event_loop", lambda: loop)
+def test_what_a_broken_connection_has_kept_of_jobs_is_sent_by_the_next(server: RedisServer) -> None:
+    app = CeleryApp(Settings(_env_file=None, redis_url=server.url))
     with Connection(server.url) as connection, server.client() as client:
-        first, second = (
-            app.events.Dispatcher(connection, buffer_group=["task"], on_send_buffered=lambda: None) for _ in range(2)
-        )
+        first, second = (app.events.Dispatcher(connection, buffer_group=["task"]) for _ in range(2))
         with client.pubsub(ignore_subscribe_messages=True) as heard:
             heard.psubscribe("*celeryev*")
             for name in ("received", "started"):
@@ -47,15 +34,25 @@ def test_what_is_told_of_jobs_gathers_for_a_moment_and_survives_a_broken_connect
             first.close()
             second.extend_buffer(first)
             second.send("task-succeeded", uuid="a job")
-
-            for action in loop.later:
-                action()
+            second.flush()
             sent = wait_for(heard.get_message, what="all of it")
-            assert heard.get_message(timeout=0.1) is None
-    assert len(loop.later) == 2, "one for each dispatcher"
     assert sent["channel"].endswith("task.multi")
     told = json.loads(base64.b64decode(json.loads(sent["data"])["body"]))
     assert [event["type"] for event in told] == ["task-received", "task-started", "task-succeeded"]
+
+
+def test_what_there_is_to_tell_of_jobs_gathers_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, later = SimpleNamespace(now=100.0), []
+    monkeypatch.setattr(events, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    consumer: Any = events.PatientConsumer.__new__(events.PatientConsumer)
+    consumer.hub = SimpleNamespace(call_later=lambda seconds, action: later.append((seconds, action)))
+
+    for _ in range(5):
+        consumer.on_send_event_buffered()
+    assert later == [(events._GATHER_S, consumer._flush_events)]
+    clock.now += events._GATHER_S
+    consumer.on_send_event_buffered()
+    assert len(later) == 2, "though the first may have gone with its connection"
 
 
 def test_a_heartbeat_waits_for_no_redis_and_is_sent_once_it_is_back(server: RedisServer) -> None:
