@@ -40,11 +40,10 @@ _KEYS = {
 def source(name: str) -> str:
     """The text of a script, with what all of them share before it."""
     folder = files(__name__)
+    names = ", ".join(f"{name} = [=[{text}]=]" for name, text in _KEYS.items())
     priorities = ", ".join(f"'{priority:d}'" for priority in sorted(Priority))
     constants = (
-        f"local key = cjson.decode([==[{json.dumps(_KEYS)}]==])\n"
-        f"local PRIORITIES = {{{priorities}}}\n"
-        f"local LEASE_TTL = {keys.LEASE_TTL_S * 1000}\n"
+        f"local key = {{{names}}}\nlocal PRIORITIES = {{{priorities}}}\nlocal LEASE_TTL = {keys.LEASE_TTL_S * 1000}\n"
     )
     return constants + (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
 
