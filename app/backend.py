@@ -105,6 +105,10 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
         """
         return self._run(job_id, result, state, request)[0]
 
+    def tell(self, job_id: str, result: Any, state: State, *, request: Any) -> Write:
+        """As `write`, for who stands beside the work and cannot leave it off: a cancelled run is not ended by it."""
+        return self._run(job_id, result, state, request, told=True)[0]
+
     def _run(  # noqa: PLR0913  # what one state write is made of
         self,
         job_id: str,
@@ -113,6 +117,8 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
         request: Any,
         traceback: Any = None,
         retry_at_ms: int | None = None,
+        *,
+        told: bool | None = None,
     ) -> tuple[Write, Fields]:
         outcome, *flat = scripts.call(
             self.client,
@@ -122,6 +128,7 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
             value=self._encoded(job_id, result, state, request, traceback),
             token=getattr(request, "run_token", None) or "",
             retry_at=retry_at_ms,
+            told=told,
             answered=_model_of(result) if state is State.SUCCESS else None,
             max_crashes=self.app.settings.task_max_deliveries,
             lives=lives_ms(self.app.settings),
@@ -168,4 +175,6 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
         outcome, _ = self._run(task_id, result, State(state), request, traceback, retry_at_ms)
         if outcome is not Write.STORED:
             logger.info("job %s: %s was not stored, the job is %s", task_id, state, outcome)
+            if when_refused := getattr(request, "when_refused", None):
+                when_refused(outcome)
         return result

@@ -23,8 +23,6 @@ from app.tasks.base import Task
 
 #: How long a stopping worker lets running jobs finish before it gives them back.
 SOFT_SHUTDOWN_S = 25
-#: Redis's own redelivery, left to the rarest of cases; recovery is ours.
-_VISIBILITY_TIMEOUT_S = 86_400
 #: Slower loads than this are given up; only replacements of a dead process are held to it.
 _LOAD_TIMEOUT_S = 180
 
@@ -75,13 +73,14 @@ def _configuration(settings: Settings, served: Sequence[Task[Any]]) -> dict[str,
         "result_extended": True,
         # STARTED is ours to write: with it the run becomes its process's.
         "task_track_started": False,
-        # A message stays in Redis until its job has ended. It goes back when its process dies and its run cannot be
+        # A message is its worker's until its job has ended. It goes back when its process dies and its run cannot be
         # published again at once.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_prefetch_multiplier": 1,
         "worker_pool": "app.worker.pool:RememberingPool",
+        "worker_consumer": "app.worker.events:PatientConsumer",
         "worker_concurrency": settings.worker_concurrency,
         "worker_proc_alive_timeout": _LOAD_TIMEOUT_S,
         "worker_soft_shutdown_timeout": SOFT_SHUTDOWN_S,
@@ -97,8 +96,6 @@ def _configuration(settings: Settings, served: Sequence[Task[Any]]) -> dict[str,
         # A message that comes again while its job runs would fill the only place left, and idle the other processes.
         "worker_enable_prefetch_count_reduction": False,
         "broker_transport_options": {
-            "visibility_timeout": _VISIBILITY_TIMEOUT_S,
-            "unacked_mutex_expire": 30,
             "priority_steps": sorted(Priority),
             "queue_order_strategy": "round_robin",
             "socket_timeout": 5,

@@ -21,7 +21,6 @@ r"""Every Redis key, and how long it lives.
 | `workers` | set: names of workers seen | a name leaves when its key is found expired |
 | `served:{task}` | models of the task, JSON: somebody does it | `QUEUE_TTL` from the last announcement |
 | `chores` | the worker that publishes what is due and sweeps | `CHORES_TTL_S`, renewed |
-| `unacked`, `unacked_index` | kombu's: messages that workers have taken | until acknowledged, or nobody's |
 """
 
 #: The lease of a run outlives this much silence of the worker that holds it.
@@ -40,9 +39,7 @@ RETRIES = "retries"
 LANES = "lanes"
 WORKERS = "workers"
 CHORES = "chores"
-#: kombu's names.
-UNACKED = "unacked"
-UNACKED_INDEX = "unacked_index"
+#: kombu's.
 LANE_SEPARATOR = "\x06\x16"
 
 #: What names of lanes and statuses are put after.

@@ -173,11 +173,6 @@ def find_overdue(client: redis.Redis, *, queue_ttl_s: int) -> list[str]:
     return found
 
 
-def reap(client: redis.Redis, *, older_than_s: int) -> int:
-    """Drop what kombu keeps of messages that dead workers had taken. Returns how many."""
-    return int(scripts.call(client, "reap", old=older_than_s * 1000))
-
-
 def forget(client: redis.Redis, job_ids: Sequence[str]) -> None:
     """Take jobs out of every index whose time is over and whose files have gone."""
     scripts.call(client, "forget", ids=list(job_ids))

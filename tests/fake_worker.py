@@ -16,12 +16,10 @@ from app.worker.main import app  # noqa: E402
 app.conf.worker_soft_shutdown_timeout = float(os.environ.get("FAKE_GRACE_SECONDS", "1"))
 
 if lease_s := os.environ.get("FAKE_LEASE_SECONDS"):
-    # Nor that a worker which has been silent is taken for gone, and what it had taken is dropped.
+    # Nor that a worker which has been silent is taken for gone.
     keys.LEASE_TTL_S = int(lease_s)
     keys.CHORES_TTL_S = int(lease_s)
     chores._RENEWAL_S = int(lease_s)
-    chores._TAKEN_AGE_S = int(lease_s)
-    chores._REAP_EVERY_S = 1
 
 _resolve = socket.getaddrinfo
 

@@ -11,6 +11,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import redis.asyncio as aioredis
+from redis.commands.core import AsyncScript, Script
+
 from app import keys
 from app.priority import Priority
 
@@ -29,8 +32,6 @@ _KEYS = {
     "last_chance": keys.LAST_CHANCE,
     "expiring": keys.EXPIRING,
     "retries": keys.RETRIES,
-    "unacked": keys.UNACKED,
-    "unacked_index": keys.UNACKED_INDEX,
     "lane_separator": keys.LANE_SEPARATOR,
 }
 
@@ -39,11 +40,10 @@ _KEYS = {
 def source(name: str) -> str:
     """The text of a script, with what all of them share before it."""
     folder = files(__name__)
+    names = ", ".join(f"{name} = [=[{text}]=]" for name, text in _KEYS.items())
     priorities = ", ".join(f"'{priority:d}'" for priority in sorted(Priority))
     constants = (
-        f"local key = cjson.decode([==[{json.dumps(_KEYS)}]==])\n"
-        f"local PRIORITIES = {{{priorities}}}\n"
-        f"local LEASE_TTL = {keys.LEASE_TTL_S * 1000}\n"
+        f"local key = {{{names}}}\nlocal PRIORITIES = {{{priorities}}}\nlocal LEASE_TTL = {keys.LEASE_TTL_S * 1000}\n"
     )
     return constants + (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
 
@@ -54,4 +54,19 @@ def call(client: Any, name: str, **given: Any) -> Any:
     What is None is not passed on.
     """
     said = {name: value for name, value in given.items() if value is not None}
-    return client.register_script(source(name))(args=[json.dumps(said)])
+    script = _async_script(name) if isinstance(client, aioredis.Redis) else _script(name)
+    return script(args=[json.dumps(said)], client=client)
+
+
+# redis-py hashes the text of a script for each object that it makes of one. These belong to no client, but are told by
+# which to run; a Redis that does not know them, or no longer, is given the text.
+
+
+@cache
+def _script(name: str) -> Script:
+    return Script(None, source(name).encode())  # type: ignore[arg-type]
+
+
+@cache
+def _async_script(name: str) -> AsyncScript:
+    return AsyncScript(None, source(name).encode())  # type: ignore[arg-type]

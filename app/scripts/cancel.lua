@@ -40,7 +40,7 @@ if not finished_at then
     redis.call('SREM', key.followers .. run, id)
     redis.call('HDEL', key.job .. id, 'run_id')
     if not given.erase then
-      keep_starts(id, run)
+      keep_starts(id, fields(run, 'attempts', 'started_at'))
       end_job(id, 'REVOKED', revoked(id))
     end
     if not wanted(run) then stop_run(run) end

@@ -28,12 +28,19 @@ local function lane_key(task, priority)
   return priority == HIGH and task or task .. key.lane_separator .. priority
 end
 
-local function lane_field(task, priority, name)
-  return redis.call('HGET', key.lanes, task .. ':' .. priority .. ':' .. name)
+local function lane_fields(task, priority, ...)
+  local names = {}
+  for place, name in ipairs({...}) do names[place] = task .. ':' .. priority .. ':' .. name end
+  return unpack(redis.call('HMGET', key.lanes, unpack(names)))
 end
 
-local function set_lane_field(task, priority, name, value)
-  redis.call('HSET', key.lanes, task .. ':' .. priority .. ':' .. name, value)
+local function set_lane_fields(task, priority, values)
+  local flat = {}
+  for name, value in pairs(values) do
+    flat[#flat + 1] = task .. ':' .. priority .. ':' .. name
+    flat[#flat + 1] = value
+  end
+  redis.call('HSET', key.lanes, unpack(flat))
 end
 
 -- How many runs wait on the lanes of a queue, and ms from one start to the next, -1 where that is not known. A lane has
@@ -42,7 +49,7 @@ local function backlog(task)
   local depth, paced, drain = 0, 0, 0
   for _, priority in ipairs(PRIORITIES) do
     local waiting = redis.call('ZCARD', waiting_key(task, priority))
-    local interval = tonumber(lane_field(task, priority, 'interval') or -1)
+    local interval = tonumber(lane_fields(task, priority, 'interval') or -1)
     depth = depth + waiting
     if interval >= 0 then paced, drain = paced + waiting, drain + waiting * interval end
   end
@@ -113,8 +120,9 @@ local function keep_until(id, moment)
   redis.call('ZADD', key.expiring, moment, id)
 end
 
-local function live_until(id, moment)
-  redis.call('HSET', key.job .. id, 'expires_at', moment)
+-- Keeps a job that somebody needs; what follows are other fields of the record to set.
+local function live_until(id, moment, ...)
+  redis.call('HSET', key.job .. id, 'expires_at', moment, ...)
   keep_until(id, moment)
 end
 
@@ -122,9 +130,8 @@ local STATUS = {SUCCESS = 'completed', FAILURE = 'failed', REVOKED = 'cancelled'
 
 -- Ends one job, with a value as Celery stores it.
 local function end_job(id, state, value)
-  redis.call('HSET', key.job .. id, 'updated_at', now, 'finished_at', now)
+  live_until(id, now + lives.result, 'updated_at', now, 'finished_at', now)
   redis.call('HDEL', key.job .. id, 'retry_at')
-  live_until(id, now + lives.result)
   redis.call('SET', key.meta .. id, value, 'PXAT', now + lives.result)
   list(id, STATUS[state])
   announce(id, state)
@@ -137,20 +144,25 @@ local function is_there(id)
   return expires_at and tonumber(expires_at) > now
 end
 
+-- Whether a run's own job wants it.
+local function wants_itself(run)
+  local expires_at, left = fields(run, 'expires_at', 'left')
+  return expires_at and tonumber(expires_at) > now and not left
+end
+
 -- The jobs that a run is for: its own unless it has left, and its followers; not those whose time is over.
 local function subscribers(run)
   local ids = {}
-  local function add(id)
+  if wants_itself(run) then ids[1] = run end
+  for _, id in ipairs(redis.call('SMEMBERS', key.followers .. run)) do
     if is_there(id) then ids[#ids + 1] = id end
   end
-  if not fields(run, 'left') then add(run) end
-  for _, id in ipairs(redis.call('SMEMBERS', key.followers .. run)) do add(id) end
   return ids
 end
 
 -- Whether anybody still wants what a run gives. The first who does is enough: there may be very many.
 local function wanted(run)
-  if not fields(run, 'left') and is_there(run) then return true end
+  if wants_itself(run) then return true end
   for _, id in ipairs(redis.call('SMEMBERS', key.followers .. run)) do
     if is_there(id) then return true end
   end
@@ -164,7 +176,9 @@ end
 
 -- Keeps a run and its jobs, and what else is there for them.
 local function run_until(run, moment)
-  for _, id in ipairs(subscribers(run)) do live_until(id, moment) end
+  for _, id in ipairs(subscribers(run)) do
+    if id ~= run then live_until(id, moment) end
+  end
   record_until(run, moment)
   redis.call('PEXPIREAT', key.followers .. run, moment)
   local digest = fields(run, 'digest')
@@ -173,9 +187,8 @@ local function run_until(run, moment)
   end
 end
 
--- Keeps, with a job that ends, what it showed of its run while that went on.
-local function keep_starts(id, run)
-  local attempts, started_at = fields(run, 'attempts', 'started_at')
+-- Keeps, with a job that ends, what it showed of its run while that went on: how often, and when, that was started.
+local function keep_starts(id, attempts, started_at)
   redis.call('HSET', key.job .. id, 'attempts', attempts or 0)
   if started_at then redis.call('HSET', key.job .. id, 'started_at', started_at) end
 end
@@ -186,9 +199,10 @@ local function end_run(run, state, value, how)
   local dead, unlike = how and how.dead, how and how.unlike
   unhold(run)
   redis.call('HSET', key.job .. run, 'over', state, 'over_at', now)
-  local digest, left, expires_at = fields(run, 'digest', 'left', 'expires_at')
+  local digest, left, expires_at, attempts, started_at =
+    fields(run, 'digest', 'left', 'expires_at', 'attempts', 'started_at')
   for _, id in ipairs(subscribers(run)) do
-    keep_starts(id, run)
+    if id ~= run then keep_starts(id, attempts, started_at) end
     end_job(id, state, value)
     if dead then list_as_dead(id) end
   end
@@ -258,7 +272,7 @@ local function read(id)
   local task, expires_at, finished_at, run, left =
     fields(id, 'task', 'expires_at', 'finished_at', 'run_id', 'left')
   if tonumber(expires_at) <= now then return {'gone'} end
-  local duration = tonumber(lane_field(task, 'all', 'duration') or -1)
+  local duration = tonumber(lane_fields(task, 'all', 'duration') or -1)
   if left then return {'job', as_it_left(id, found), revoked(id), -1, -1, duration, now} end
   run = not finished_at and run or id
   local meta = redis.call('GET', key.meta .. run)
@@ -276,12 +290,12 @@ local function read(id)
   if meta then return {'job', found, meta, -1, -1, duration, now} end
   local priority = fields(run, 'priority')
   local ahead = redis.call('ZRANK', waiting_key(task, priority), run) or 0
-  local interval = tonumber(lane_field(task, priority, 'interval') or duration)
+  local interval = tonumber(lane_fields(task, priority, 'interval') or duration)
   local wait = interval < 0 and -1 or (ahead + 0.5) * interval
   if priority ~= HIGH then
     local first = redis.call('ZCARD', waiting_key(task, HIGH))
     ahead = ahead + first
-    if wait >= 0 then wait = wait + first * tonumber(lane_field(task, HIGH, 'interval') or interval) end
+    if wait >= 0 then wait = wait + first * tonumber(lane_fields(task, HIGH, 'interval') or interval) end
   end
   return {'job', found, '', ahead, math.floor(wait), duration, now}
 end

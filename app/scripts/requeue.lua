@@ -20,7 +20,7 @@ end
 
 -- Who had taken the message has put it back before it went, and it waits its turn.
 local function is_on_its_lane()
-  local passed = tonumber(lane_field(task, priority, 'started') or 0)
+  local passed = tonumber(lane_fields(task, priority, 'started') or 0)
   return waiting and tonumber(number) > passed and redis.call('LLEN', lane_key(task, priority)) > 0
 end
 

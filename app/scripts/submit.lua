@@ -73,8 +73,7 @@ for place, job in ipairs(given.jobs) do
     flat[#flat + 1] = name
     flat[#flat + 1] = value
   end
-  redis.call('HSET', key.job .. id, unpack(flat))
-  live_until(id, now + lives.open)
+  live_until(id, now + lives.open, unpack(flat))
   list(id, 'pending')
   if plan.ended then
     local submitted_at, over_at = fields(plan.run, 'submitted_at', 'over_at')

@@ -1,14 +1,14 @@
 -- The fence: stores one state of a run, if that is let through. Given: `run`, `state`, its `value` as Celery stores it,
 -- the `token` of the process that runs it, `lives`; `max_crashes`; `retry_at` with RETRY; which model `answered` with
--- SUCCESS. Returns what became of it and, with STARTED, the record.
+-- SUCCESS; whether it is only `told` of by who cannot leave off: then the end of a run that was cancelled is for who can.
+-- Returns what became of it and, with STARTED, the record.
 
 local run, state, value, token = given.run, given.state, given.value, given.token
 local NEXT_TURN = 2000
 
 -- A run that has crashed, and may do so only once more, is started beside no other such run: if their worker dies, it is
 -- known whose fault it was. So what was only near when a worker died is not condemned for it.
-local function has_its_turn()
-  local crashes = tonumber(fields(run, 'crashes') or 0)
+local function has_its_turn(crashes)
   if crashes == 0 or crashes < given.max_crashes - 1 then return true end
   local other = redis.call('GET', key.last_chance)
   if other and other ~= run and fields(other, 'process') then return false end
@@ -16,8 +16,9 @@ local function has_its_turn()
   return true
 end
 
-if redis.call('EXISTS', key.job .. run) == 0 then return {'gone'} end
-local over, cancel_at, process = fields(run, 'over', 'cancel_at', 'process')
+local task, priority, over, cancel_at, process, crashes =
+  fields(run, 'task', 'priority', 'over', 'cancel_at', 'process', 'crashes')
+if not task then return {'gone'} end
 if over then return {'ended'} end
 if not cancel_at and not wanted(run) then return {'gone'} end
 -- A run is its process's, though its lease has run out, until it is published again. Without a token writes who ends
@@ -25,72 +26,64 @@ if not cancel_at and not wanted(run) then return {'gone'} end
 if process and process ~= token or not process and token ~= '' and state ~= 'STARTED' then return {'held'} end
 -- A copy of its message must not cut its wait for another attempt short.
 if state == 'STARTED' and redis.call('ZSCORE', key.retries, run) then return {'held'} end
-local may_start = state ~= 'STARTED' or cancel_at or has_its_turn()
+local may_start = state ~= 'STARTED' or cancel_at or has_its_turn(tonumber(crashes or 0))
 if not may_start then
   unhold(run)
   redis.call('ZADD', key.retries, now + NEXT_TURN, run)
   return {'later'}
 end
 if cancel_at then
-  end_run(run, 'REVOKED', revoked(run))
+  if not given.told then end_run(run, 'REVOKED', revoked(run)) end
   return {fields(run, 'left') == 'ERASED' and 'gone' or 'cancelled'}
 end
 
 -- How long it takes from one start to the next, in ms, while the lane is never empty. The starts of the first while
 -- say nothing: as many as there are processes come at once.
-local function keep_pace(task, priority)
-  local function number(name) return tonumber(lane_field(task, priority, name) or 0) end
-  local interval, before = number('interval'), number('started_at')
-  local duration = tonumber(lane_field(task, 'all', 'duration') or math.huge)
-  local steady = number('busy') == 1 and (duration == math.huge or now - before <= 10 * (interval + duration) + 1000)
-  local busy_since = steady and number('busy_since') or now
-  if steady and now - busy_since >= duration then
-    local count, since = number('count') + 1, number('since')
-    interval = (now - since) / count
+local function keep_pace()
+  local interval, before, busy, busy_since, count, since =
+    lane_fields(task, priority, 'interval', 'started_at', 'busy', 'busy_since', 'count', 'since')
+  local duration = tonumber(lane_fields(task, 'all', 'duration') or math.huge)
+  local slowest = 10 * (tonumber(interval or 0) + duration) + 1000
+  local steady = busy == '1' and (duration == math.huge or now - (before or 0) <= slowest)
+  local pace = {count = 0, since = now, busy_since = steady and busy_since or now, started_at = now}
+  if steady and now - pace.busy_since >= duration then
+    pace.count, pace.since = (count or 0) + 1, since or 0
+    pace.interval = (now - pace.since) / pace.count
     -- Of many starts, the last ones count.
-    if count >= 64 then count, since = 32, now - 32 * interval end
-    set_lane_field(task, priority, 'count', count)
-    set_lane_field(task, priority, 'since', since)
-    set_lane_field(task, priority, 'interval', interval)
-  else
-    set_lane_field(task, priority, 'count', 0)
-    set_lane_field(task, priority, 'since', now)
+    if pace.count >= 64 then pace.count, pace.since = 32, now - 32 * pace.interval end
   end
-  set_lane_field(task, priority, 'busy_since', busy_since)
-  set_lane_field(task, priority, 'started_at', now)
-  set_lane_field(task, priority, 'busy', redis.call('ZCARD', waiting_key(task, priority)) > 0 and 1 or 0)
+  pace.busy = redis.call('ZCARD', waiting_key(task, priority)) > 0 and 1 or 0
+  set_lane_fields(task, priority, pace)
 end
 
 local function start()
   -- One that is ours already: the answer to this very start was lost.
   if not process then redis.call('HINCRBY', key.job .. run, 'attempts', 1) end
   redis.call('HSET', key.job .. run, 'process', token, 'started_at', now, 'updated_at', now)
-  redis.call('HDEL', key.job .. run, 'retry_at')
   redis.call('ZADD', key.leases, now + LEASE_TTL, run)
   run_until(run, now + lives.open)
-  local task, priority, number, again = fields(run, 'task', 'priority', 'number', 'again')
+  local number, again = fields(run, 'number', 'again')
   if redis.call('ZREM', waiting_key(task, priority), run) == 1 then
-    keep_pace(task, priority)
+    keep_pace()
     -- Of one that was published again while it waited, this may be the first message: the lane has not come to its last.
-    if not again and tonumber(number) > tonumber(lane_field(task, priority, 'started') or 0) then
-      set_lane_field(task, priority, 'started', number)
+    if not again and tonumber(number) > tonumber(lane_fields(task, priority, 'started') or 0) then
+      set_lane_fields(task, priority, {started = number})
     end
   end
-  redis.call('HDEL', key.job .. run, 'again')
+  redis.call('HDEL', key.job .. run, 'retry_at', 'again')
 end
 
 local function put_aside()
   redis.call('HINCRBY', key.job .. run, 'retries', 1)
-  redis.call('HSET', key.job .. run, 'retry_at', given.retry_at)
+  redis.call('HSET', key.job .. run, 'retry_at', given.retry_at, 'updated_at', now)
   unhold(run)
   redis.call('ZADD', key.retries, given.retry_at, run)
   run_until(run, given.retry_at + lives.open)
 end
 
 local function learn_duration()
-  local task, started_at = fields(run, 'task', 'started_at')
-  local took, before = now - (started_at or now), lane_field(task, 'all', 'duration')
-  set_lane_field(task, 'all', 'duration', before and 0.9 * before + 0.1 * took or took)
+  local took, before = now - (fields(run, 'started_at') or now), lane_fields(task, 'all', 'duration')
+  set_lane_fields(task, 'all', {duration = before and 0.9 * before + 0.1 * took or took})
 end
 
 if STATUS[state] then
@@ -110,8 +103,9 @@ if state == 'STARTED' then
 elseif state == 'RETRY' then
   put_aside()
   said = {'PXAT', given.retry_at + lives.open}
+else
+  redis.call('HSET', key.job .. run, 'updated_at', now)
 end
-redis.call('HSET', key.job .. run, 'updated_at', now)
 redis.call('SET', key.meta .. run, value, unpack(said))
 for _, id in ipairs(subscribers(run)) do
   if state == 'STARTED' then list(id, 'processing') end

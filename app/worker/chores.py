@@ -26,9 +26,6 @@ logger = logging.getLogger(__name__)
 _ORPHAN_AGE_S = 3600
 #: Workers renew what they hold within this time of the return of Redis.
 _RENEWAL_S = 10
-#: A message taken more recently may not have its lease yet.
-_TAKEN_AGE_S = 60
-_REAP_EVERY_S = 30
 _AT_ONCE = 100
 _ROUND_S = 0.25
 
@@ -44,7 +41,6 @@ class Chores(Rounds):
             Periodic(1, lambda: publish_lost(app, in_touch_s=self.in_touch_s)),
             Periodic(1, lambda: end_overdue(app)),
             Periodic(1, lambda: erase_expired(app, storage)),
-            Periodic(_REAP_EVERY_S, lambda: queues.reap(app.redis, older_than_s=_TAKEN_AGE_S)),
             Periodic(600, lambda: queues.prune(app.redis)),
             Periodic(600, lambda: sweep(app.redis, storage)),
         ]

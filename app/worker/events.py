@@ -1,9 +1,15 @@
-"""The worker's words to the dashboard: sent while Redis is there, kept for a while where it is not."""
+"""The worker's words to the dashboard: gathered for a moment, and kept for a while where Redis is not there."""
 
+import time
 from typing import Any
 
 from celery.app.events import Events as CeleryEvents
 from celery.events.dispatcher import EventDispatcher
+from celery.worker.consumer import Consumer
+
+#: What there is to tell of jobs gathers for so long, unless there is much of it: a message costs the main process as
+#: much as all else that it does for a job, of which there are three things to tell.
+_GATHER_S = 0.2
 
 
 class Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery carries no types
@@ -13,8 +19,27 @@ class Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery carries no ty
         """Send an event, or keep it until the connection is made anew."""
         return super().send(type, *arguments, **{**fields, "retry": False})
 
+    def extend_buffer(self, other: "Dispatcher") -> None:
+        """Take over what the dispatcher of a broken connection has not sent."""
+        super().extend_buffer(other)
+        for group, events in other._group_buffer.items():  # noqa: SLF001  # one of our own kind
+            self._group_buffer[group].extend(events)
+
 
 class Events(CeleryEvents):  # type: ignore[misc]
     """Celery's events, by that dispatcher."""
 
     dispatcher_cls = "app.worker.events:Dispatcher"
+
+
+class PatientConsumer(Consumer):  # type: ignore[misc]
+    """Celery's consumer, which would send an event as soon as it has a moment."""
+
+    _gathers_until_s = 0.0
+
+    def on_send_event_buffered(self) -> None:
+        """Called for each event. One that comes late finds no timer where a connection has broken, and sets its own."""
+        now_s = time.monotonic()
+        if now_s >= self._gathers_until_s:
+            self._gathers_until_s = now_s + _GATHER_S
+            self.hub.call_later(_GATHER_S, self._flush_events)

@@ -14,7 +14,7 @@ from app import logs
 from app.broker import CeleryApp
 from app.config import get_settings
 from app.storage import Storage
-from app.worker import run
+from app.worker import run, transport
 from app.worker.chores import Chores
 from app.worker.keeper import Keeper, withdraw
 from app.worker.models import Models
@@ -26,6 +26,7 @@ try:
 except ValueError as error:
     sys.stderr.write(f"Setting WORKER_TASKS={','.join(settings.worker_tasks)!r} cannot be used: {error}.\n")
     raise SystemExit(2) from None
+transport.install()
 app = CeleryApp(settings, models.tasks)
 storage = Storage(settings.storage_root)
 

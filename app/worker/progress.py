@@ -1,9 +1,16 @@
-"""How a running job tells where it is: states, percent, and how long each part took."""
+"""How a running job tells where it is: states, percent, and how long each part took.
+
+The job's thread says where it is, which costs nothing. The teller's thread writes what somebody can see of it: a stage
+that lasts, and how far it is; and once a second it writes in any case, since the answer says whether the job is still
+this process's. If not, the job's thread learns of it with its next word.
+"""
 
 import logging
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -11,13 +18,18 @@ from redis.exceptions import RedisError
 from app.backend import FencedBackend, Write
 from app.registry import JobRecord
 from app.states import State, progress_in
+from app.worker.teller import Teller
 
 logger = logging.getLogger(__name__)
 
-#: Reports within a state are written at most this often.
+#: A stage is written when it has lasted so long; a quick job costs the writes of its start and its end.
+_SEEN_AFTER_S = 0.05
+#: Reports within a stage are written at most this often.
 _REPORT_EVERY_S = 0.2
-#: So long after the last write, one is made that says nothing new: its answer tells whether the job is still ours.
+#: So long after the last write, one is made that says nothing new.
 _ASK_EVERY_S = 1.0
+
+_teller = Teller()
 
 
 class Fenced(Exception):
@@ -28,6 +40,16 @@ class Fenced(Exception):
         self.outcome = outcome
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a job is."""
+
+    state: State
+    percent: int
+    #: When the stage began, by this machine's monotonic clock.
+    since_s: float
+
+
 class Progress:
     """One attempt at a job, as seen from outside."""
 
@@ -35,36 +57,64 @@ class Progress:
         self.timings: dict[str, float] = {}
         self._backend = backend
         self._request = request
-        self._state = State.STARTED
-        self._shown = 0
-        self._written_s = 0.0
+        #: Replaced by the job's thread, and read by the teller's.
+        self._here = self._told = _Place(State.STARTED, progress_in(State.STARTED), time.monotonic())
+        self._told_s = self._here.since_s
+        #: What the last write was answered.
+        self._outcome = Write.STORED
+        #: Whether the job's own thread knows that the job is not its own any more.
+        self._is_lost = False
+        #: Held for each write, so that the one before has been answered.
+        self._writing = threading.Lock()
+        self._is_over = False
 
     def start(self) -> JobRecord:
         """Make the run ours and say STARTED, waiting for Redis if need be. Raises `Fenced` if it cannot be had."""
-        self._shown, self._written_s = progress_in(State.STARTED), time.monotonic()
-        outcome, record = self._backend.start(self._request.id, {"progress": self._shown}, request=self._request)
+        value = {"progress": self._here.percent}
+        outcome, record = self._backend.start(self._request.id, value, request=self._request)
+        self._told_s = time.monotonic()
         if record is None:
             raise Fenced(self._request.id, outcome)
         return record
 
-    def confirm(self) -> bool:
-        """Whether the job is this process's, as Redis knows: False if it does not answer. Raises `Fenced`."""
-        return self._tell(self._shown)
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Have the block told of. At its end no write is on its way; `Fenced`, if one found the job to be lost."""
+        _teller.begin(self)
+        try:
+            yield
+        finally:
+            _teller.end()
+            with self._writing:
+                self._is_over = True
+            self._check()
 
     def enter(self, state: State) -> None:
         """Begin a stage. Raises `Fenced`."""
-        self._state = state
-        self._tell(progress_in(state))
+        self._here = _Place(state, progress_in(state), time.monotonic())
+        self._check()
 
     def report(self, fraction: float) -> None:
-        """How much of the stage is done, 0 to 1. Never falls, and is not written for every call.
+        """How much of the stage is done, 0 to 1. Never falls. Raises `Fenced`."""
+        percent = progress_in(self._here.state, fraction)
+        if percent > self._here.percent:
+            self._here = replace(self._here, percent=percent)
+        self._check()
 
-        Raises `Fenced`, also where nothing has moved on: within `_ASK_EVERY_S` of being lost, a job is left off.
-        """
-        percent = max(self._shown, progress_in(self._state, fraction))
-        waited_s = time.monotonic() - self._written_s
-        if waited_s >= (_REPORT_EVERY_S if percent > self._shown else _ASK_EVERY_S):
-            self._tell(percent)
+    def look(self) -> None:
+        """Tell what is to be seen by now, if anything is. Called by the teller."""
+        with self._writing:
+            if not self._is_over and self._is_due():
+                self._write(self._backend.tell)
+
+    def confirm(self) -> bool:
+        """Whether the job is this process's, as Redis knows: False if it does not answer. Raises `Fenced`."""
+        with self._writing:
+            has_answered = not self._is_lost and self._write(self._backend.write)
+        if self._outcome is not Write.STORED:
+            self._is_lost = True
+            raise Fenced(self._request.id, self._outcome)
+        return has_answered
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
@@ -73,15 +123,25 @@ class Progress:
         yield
         self.timings[name] = round((time.perf_counter() - begin) * 1000, 2)
 
-    def _tell(self, percent: int) -> bool:
-        """Whether it is stored; work goes on if not. Raises `Fenced`."""
-        self._shown, self._written_s = percent, time.monotonic()
+    def _check(self) -> None:
+        if self._outcome is not Write.STORED:
+            self.confirm()  # ends it, if it was cancelled: the teller leaves that to us, who leave off now
+
+    def _is_due(self) -> bool:
+        here, now_s = self._here, time.monotonic()
+        if here.state is not self._told.state and now_s - here.since_s >= _SEEN_AFTER_S:
+            return True
+        has_moved = here.state is self._told.state and here.percent > self._told.percent
+        return now_s - self._told_s >= (_REPORT_EVERY_S if has_moved else _ASK_EVERY_S)
+
+    def _write(self, write: Callable[..., Write]) -> bool:
+        """Whether it is stored; work goes on if not."""
+        here = self._told = self._here
+        self._told_s = time.monotonic()
         job_id = self._request.id
         try:
-            outcome = self._backend.write(job_id, {"progress": percent}, self._state, request=self._request)
+            self._outcome = write(job_id, {"progress": here.percent}, here.state, request=self._request)
         except RedisError as error:  # the work is worth finishing: its result is held until Redis is back
             logger.warning("job %s: progress was not stored: %s", job_id, error)
             return False
-        if outcome is not Write.STORED:
-            raise Fenced(job_id, outcome)
         return True

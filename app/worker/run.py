@@ -77,6 +77,7 @@ def run_job(celery_task: CeleryTask, message: Message, loaded: Mapping[str, Any]
     request.run_token = token_of(os.getpid())
     progress = Progress(celery_task.backend, request)
     attempt = _Attempt(request.id, progress, storage, celery_task.app.settings)
+    request.when_refused = partial(_clean_up, attempt)
     record: JobRecord | None = None
     try:
         record = progress.start()
@@ -86,7 +87,7 @@ def run_job(celery_task: CeleryTask, message: Message, loaded: Mapping[str, Any]
             storage.discard_attempts(request.id)
         model = choose(loaded, message.model)
         # A little after Celery's own.
-        with deadline(attempt.settings.soft_time_limit + _DEADLINE_LAG_S):
+        with progress.told(), deadline(attempt.settings.soft_time_limit + _DEADLINE_LAG_S):
             image = _fetch(record.url, message, attempt) if record.url else None
             answer = _work(message, model, attempt)
     except Fenced as lost:

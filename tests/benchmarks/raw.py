@@ -79,7 +79,7 @@ class Loop:
         """Do it. Returns the seconds that each stage took."""
         task, model, options = self._task, self._model, self._options
         moments = [time.perf_counter()]
-        image = task.decode(photo, options, max_pixels=self._settings.max_pixels)
+        image = task.decode(photo, model, options, max_pixels=self._settings.max_pixels)
         moments.append(time.perf_counter())
         inputs = task.preprocess(image, model, options)
         moments.append(time.perf_counter())

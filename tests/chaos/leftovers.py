@@ -1,7 +1,7 @@
 """What a run leaves behind once its jobs are gone: nothing that does not leave by itself.
 
-The jobs are erased by their clients. What processes left that were killed at work is for the sweeper and the reaper, by
-their age: files are made to look old, and messages are taken for old.
+The jobs are erased by their clients. What processes left that were killed at work is for the sweeper, by its age: files
+are made to look old.
 """
 
 import os
@@ -9,7 +9,7 @@ import time
 
 import redis
 
-from app import keys, queues
+from app import keys
 from app.storage import Storage
 from app.worker.chores import sweep
 from tests.chaos.service import Service
@@ -40,7 +40,6 @@ def _look(service: Service, client: redis.Redis) -> list[str]:
         for name in (".", *names):
             os.utime(os.path.join(path, name), (long_ago, long_ago))  # noqa: PTH118
     sweep(client, storage)
-    queues.reap(client, older_than_s=0)
     files = [str(path.relative_to(service.storage)) for path in service.storage.rglob("*") if path.is_file()]
     return files + [key for key in map(str, client.scan_iter(count=1000)) if _stays(client, key)]
 

@@ -26,7 +26,7 @@ def test_a_cancelled_job_is_not_started_and_its_message_goes(service: Installati
     assert (document["status"], document["attempts"]) == ("cancelled", 0)
     assert service.http.get(f"/result/{cancelled}").json()["code"] == "job_cancelled"
     with contextlib.closing(service.redis.client()) as client:
-        left = (keys.lane("echo", 5), keys.UNACKED, keys.LEASES, keys.waiting("echo", 5))
+        left = (keys.lane("echo", 5), keys.LEASES, keys.waiting("echo", 5))
         wait_for(lambda: client.exists(*left) == 0, what="the end of its message")
     assert listed(service, "status=cancelled") == [cancelled]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from app import keys
 from tests.fakes import FAIL_TO_LOAD
 from tests.processes import Installation, wait_for
 
@@ -129,7 +130,8 @@ def test_a_task_that_does_not_load_is_told_of_and_keeps_its_jobs(service: Instal
     service.result(service.submit("echo", picture))
     assert worker.running
     with service.redis.client() as client:
-        wait_for(lambda: not client.hlen("unacked"), what="the return of what the worker had taken")
+        lane = keys.lane("loads", 5)
+        wait_for(lambda: client.llen(lane) == len(waiting), what="the return of what the worker had taken")
     assert [service.status(job_id)["state"] for job_id in waiting] == ["PENDING"] * 3
 
     (service.storage / FAIL_TO_LOAD).unlink()

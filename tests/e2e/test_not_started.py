@@ -1,5 +1,6 @@
 """What a worker held and had not started when it went away: it starts elsewhere, as if for the first time."""
 
+import json
 import os
 import signal
 
@@ -16,25 +17,25 @@ LEASE_S = 4
 def test_what_a_killed_worker_had_not_started_is_no_crash(service: Installation, picture: bytes) -> None:
     worker = service.start_worker(WORKER_CONCURRENCY="1", FAKE_LOAD_SECONDS="5", FAKE_LEASE_SECONDS=str(LEASE_S))
     job_id = _submit_to_a_worker_without_processes(service, worker, picture)
-    with service.redis.client() as client:
-        worker.kill()
+    worker.kill()
 
-        service.start_worker(name="two", FAKE_LEASE_SECONDS=str(LEASE_S))
+    service.start_worker(name="two", FAKE_LEASE_SECONDS=str(LEASE_S))
 
-        assert service.result(job_id, timeout_s=60)["attempts"] == 1
-        assert service.crashes(job_id) == 0
-        wait_for(lambda: not client.hlen("unacked"), what="the end of what the dead worker had taken")
+    assert service.result(job_id, timeout_s=60)["attempts"] == 1
+    assert service.crashes(job_id) == 0
 
 
 def test_a_stopping_worker_puts_back_what_it_had_not_started(service: Installation, picture: bytes) -> None:
     worker = service.start_worker(WORKER_CONCURRENCY="1", FAKE_LOAD_SECONDS="5")
     job_id = _submit_to_a_worker_without_processes(service, worker, picture)
+    later = service.submit("echo", picture)
 
     worker.stop()
 
     with service.redis.client() as client:
-        assert [client.llen(keys.lane("echo", priority)) for priority in (0, 5)] == [0, 1]
-        assert not client.hlen("unacked")
+        messages = client.lrange(keys.lane("echo", 5), 0, -1)
+        assert client.llen(keys.lane("echo", 0)) == 0
+    assert [json.loads(str(message))["headers"]["id"] for message in reversed(messages)] == [job_id, later]
     service.start_worker(name="two")
     assert service.result(job_id)["attempts"] == 1
     assert service.crashes(job_id) == 0
@@ -46,6 +47,6 @@ def _submit_to_a_worker_without_processes(service: Installation, worker: Process
     os.kill(worker.children()[0], signal.SIGKILL)
     job_id = service.submit("echo", picture)
     with service.redis.client() as client:
-        wait_for(lambda: client.hlen("unacked") == 1, what="a message that waits in the worker")
+        wait_for(lambda: client.zscore(keys.LEASES, job_id), what="a message that waits in the worker")
     assert service.status(job_id)["state"] == "PENDING"
     return job_id

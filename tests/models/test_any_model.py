@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
+from app import keys
 from app.worker.networks import ImageNetwork
 from app.worker.sources import fetch
 from tests.models.settings import settings_for
@@ -90,7 +91,8 @@ def test_a_model_that_does_not_load_keeps_its_jobs_until_it_does(tiny_vit: Path,
         wait_for(lambda: service.http.get("/health/ready").status_code == 200, what="another task")
         assert worker.running
         with service.redis.client() as client:
-            wait_for(lambda: not client.hlen("unacked"), what="the return of what the worker had taken")
+            lane = keys.lane("classify", 5)
+            wait_for(lambda: client.llen(lane) == len(job_ids), what="the return of what the worker had taken")
         assert {service.status(job_id)["state"] for job_id in job_ids} == {"PENDING"}
 
         worker.stop()

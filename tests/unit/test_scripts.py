@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import pytest
 import redis
+import redis.asyncio as aioredis
 
 from app import local, scripts
 from tests.processes import RedisServer
@@ -41,3 +42,17 @@ def test_redis_takes_a_script_and_knows_its_commands(oldest: redis.Redis, name: 
     assert commands
     known = oldest.execute_command("COMMAND INFO", *commands)  # type: ignore[no-untyped-call]
     assert commands == {command[0].upper() for command in known if command}
+
+
+async def test_a_redis_that_has_forgotten_a_script_is_told_it_again(oldest: redis.Redis) -> None:
+    port = oldest.connection_pool.connection_kwargs["port"]
+    async with aioredis.Redis(port=port, decode_responses=True) as other:
+        for _ in range(2):
+            assert scripts.call(oldest, "read", ids=["nobody"]) == [["unknown"]]
+            oldest.script_flush()
+            with oldest.pipeline() as pipeline:
+                scripts.call(pipeline, "read", ids=["nobody"])
+                assert pipeline.execute() == [[["unknown"]]]
+            oldest.script_flush()
+            assert await scripts.call(other, "read", ids=["nobody"]) == [["unknown"]]
+            oldest.script_flush()

@@ -1,13 +1,18 @@
 """What the worker tells the dashboard, while Redis is there and while it is not."""
 
+import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from kombu import Connection
 
 from app.broker import CeleryApp
 from app.config import Settings
+from app.worker import events
 from tests.processes import RedisServer, wait_for
 
 
@@ -16,6 +21,38 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path)
     yield server
     server.process.kill()
+
+
+def test_what_a_broken_connection_has_kept_of_jobs_is_sent_by_the_next(server: RedisServer) -> None:
+    app = CeleryApp(Settings(_env_file=None, redis_url=server.url))
+    with Connection(server.url) as connection, server.client() as client:
+        first, second = (app.events.Dispatcher(connection, buffer_group=["task"]) for _ in range(2))
+        with client.pubsub(ignore_subscribe_messages=True) as heard:
+            heard.psubscribe("*celeryev*")
+            for name in ("received", "started"):
+                first.send(f"task-{name}", uuid="a job")
+            first.close()
+            second.extend_buffer(first)
+            second.send("task-succeeded", uuid="a job")
+            second.flush()
+            sent = wait_for(heard.get_message, what="all of it")
+    assert sent["channel"].endswith("task.multi")
+    told = json.loads(base64.b64decode(json.loads(sent["data"])["body"]))
+    assert [event["type"] for event in told] == ["task-received", "task-started", "task-succeeded"]
+
+
+def test_what_there_is_to_tell_of_jobs_gathers_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, later = SimpleNamespace(now=100.0), []
+    monkeypatch.setattr(events, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    consumer: Any = events.PatientConsumer.__new__(events.PatientConsumer)
+    consumer.hub = SimpleNamespace(call_later=lambda seconds, action: later.append((seconds, action)))
+
+    for _ in range(5):
+        consumer.on_send_event_buffered()
+    assert later == [(events._GATHER_S, consumer._flush_events)]
+    clock.now += events._GATHER_S
+    consumer.on_send_event_buffered()
+    assert len(later) == 2, "though the first may have gone with its connection"
 
 
 def test_a_heartbeat_waits_for_no_redis_and_is_sent_once_it_is_back(server: RedisServer) -> None:

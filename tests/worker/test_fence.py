@@ -354,6 +354,38 @@ def test_the_next_write_of_a_cancelled_run_ends_it(
     assert client.zcard(keys.LEASES) == 0
 
 
+def test_who_only_tells_of_a_cancelled_run_hears_of_it_and_leaves_its_end_to_others(
+    backend: FencedBackend, client: redis.Redis, settings: Settings, job: NewJob
+) -> None:
+    def tell() -> Write:
+        return backend.tell(job.job_id, {"progress": 50}, State.INFERENCE, request=request_of(job.job_id, token=MINE))
+
+    start(backend, job)
+    assert tell() is Write.STORED
+    leave(client, settings, job.job_id)
+
+    assert tell() is Write.CANCELLED
+
+    assert read_job(client, job.job_id).state is State.INFERENCE
+    assert renew(backend, job) is Verdict.CANCELLED
+    assert write(backend, job) is Write.CANCELLED
+    assert read_job(client, job.job_id).state is State.REVOKED
+
+
+def test_who_ends_a_run_is_told_if_that_is_refused(
+    backend: FencedBackend, client: redis.Redis, settings: Settings, job: NewJob
+) -> None:
+    heard: list[Write] = []
+    request = request_of(job.job_id, token=MINE)
+    request.when_refused = heard.append
+    start(backend, job)
+    leave(client, settings, job.job_id)
+
+    backend.store_result(job.job_id, RESULT, State.SUCCESS, request=request)
+
+    assert heard == [Write.CANCELLED]
+
+
 def test_a_start_waits_for_redis(backend: FencedBackend, job: NewJob, monkeypatch: pytest.MonkeyPatch) -> None:
     run, failures = backend._run, 2
 

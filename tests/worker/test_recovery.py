@@ -444,38 +444,6 @@ def test_an_erased_run_is_never_brought_back(celery: CeleryApp, client: redis.Re
     assert set(client.scan_iter()) == {keys.LANES}
 
 
-# Taken by the dead
-
-
-def take_for_long(client: redis.Redis, celery: CeleryApp, job: NewJob, *, age_s: float = 61) -> str:
-    """A worker has taken a message, as kombu notes it. Returns its tag."""
-    message = json.loads(celery.messages.encode(job))
-    client.hset(keys.UNACKED, job.job_id, json.dumps([message, "", job.task]))
-    client.zadd(keys.UNACKED_INDEX, {job.job_id: now_ms() / 1000 - age_s})
-    return job.job_id
-
-
-def test_what_dead_workers_had_taken_is_dropped_and_nothing_else(
-    celery: CeleryApp, client: redis.Redis, settings: Settings
-) -> None:
-    nobodys, running, reserved, young = jobs = [accept(client, settings) for _ in range(4)]
-    for job in jobs:
-        take_for_long(client, celery, job, age_s=1 if job is young else 61)
-    start(celery, running)
-    celery.backend.renew([Held(reserved.job_id, None)])
-    client.zadd(keys.UNACKED_INDEX, {"a tag without a message": 1})
-
-    assert queues.reap(client, older_than_s=60) == 2
-
-    kept = {job.job_id for job in (running, reserved, young)}
-    assert set(client.hkeys(keys.UNACKED)) == set(client.zrange(keys.UNACKED_INDEX, 0, -1)) == kept
-    client.delete(NORMAL_LANE)
-    look(celery)
-    let_pass(client, keys.LEASE_TTL_S + 1)
-    look(celery)
-    assert nobodys.job_id in runs_on(client, HIGH_LANE), "its run is published again"
-
-
 def test_a_record_that_cannot_be_read_is_left_to_its_time(
     celery: CeleryApp, client: redis.Redis, settings: Settings
 ) -> None:
