@@ -15,7 +15,17 @@ from app.imaging.colour import to_rgb, with_alpha
 from app.imaging.metadata import Metadata
 from app.imaging.opening import EXTENSIONS, opened
 
-__all__ = ["EXTENSIONS", "ImageInfo", "Original", "Picture", "open_image", "open_original", "open_scaled", "probe"]
+__all__ = [
+    "EXTENSIONS",
+    "ImageInfo",
+    "Original",
+    "Picture",
+    "decode_scale",
+    "open_image",
+    "open_original",
+    "open_scaled",
+    "probe",
+]
 
 
 @dataclass(frozen=True)
@@ -65,8 +75,16 @@ class Picture:
 
     @property
     def scale(self) -> int:
-        """How many pixels of the file, across and down, one of `image` stands for; those at its end, for fewer."""
-        return ceil(max(self.size) / max(self.image.size))
+        """How many pixels of the file, across and down, one of `image` stands for."""
+        return decode_scale(self.size, self.image.size)
+
+
+def decode_scale(full_size: tuple[int, int], size: tuple[int, int]) -> int:
+    """How many pixels of a picture, across and down, one pixel stands for of what it was decoded to: 1, 2, 4 or 8.
+
+    Decoders halve sides and round up, so the last pixels of a row or column may stand for fewer.
+    """
+    return 1 << (ceil(max(full_size) / max(size)) - 1).bit_length()
 
 
 def open_scaled(path: Path, *, max_pixels: int, least_size: Callable[[int, int], tuple[int, int] | None]) -> Picture:

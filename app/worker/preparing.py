@@ -7,8 +7,7 @@ picture than its settings let one expect goes on preparing its pictures itself.
 """
 
 import logging
-from dataclasses import dataclass
-from math import ceil, inf
+from math import inf
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,16 +16,13 @@ from PIL import Image
 import app.worker.torchvision_cpu  # noqa: F401  # isort: skip  # before transformers, which imports torchvision
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 
+from app.worker.resizing import OneResize, Triple
+
 logger = logging.getLogger(__name__)
 
 #: What one channel value may differ by from the processor's own, in grey levels: torchvision's resize of bytes counts
 #: in fewer digits than Pillow's.
 TOLERANCE = 2.0
-#: A picture is decoded no smaller than this many times what the resize makes of it, or answers change (a score by
-#: 0.108, once the best label, where it was 1; nothing where it was 2).
-_MARGIN = 2
-
-Triple = tuple[float, float, float]
 
 
 class Preparation(Protocol):
@@ -58,79 +54,22 @@ def preparation_of(processor: Any) -> Preparation | None:
     preparation = _understood(processor)
     if preparation is None:
         return None
-    levels = max(_difference(preparation, processor, size) for size in _test_sizes(preparation))
-    if levels > TOLERANCE:
-        name = type(processor).__name__
-        logger.warning("%s strays from its settings by %.1f grey levels: it prepares pictures itself", name, levels)
-        return None
+    for size in _test_sizes(preparation):
+        levels = _difference(preparation, processor, size)
+        if not levels <= TOLERANCE:  # nor is what is no number
+            name = type(processor).__name__
+            logger.warning("%s strays from its settings by %.1f grey levels: it prepares pictures itself", name, levels)
+            return None
     return preparation
 
 
-@dataclass(frozen=True)
-class _OneResize:
-    """Resize, then cut out the middle, as a single resize. Sizes are (width, height) in pixels."""
-
-    #: What all of a picture is resized to; or its shorter side, and the longer follows the aspect.
-    resized: tuple[int, int] | int
-    #: What is cut out of that.
-    cut: tuple[int, int]
-    resample: Image.Resampling
-    scale: Triple
-    shift: Triple
-
-    def least_size(self, width: int, height: int) -> tuple[int, int]:
-        """Twice what the resize makes of all of it."""
-        resized_width, resized_height = self._resized(width, height)
-        return _MARGIN * resized_width, _MARGIN * resized_height
-
-    def __call__(self, image: Image.Image, *, full_size: tuple[int, int] | None = None) -> np.ndarray:
-        """An upright RGB picture as uint8 of shape [1, height, width, 3]."""
-        full_width, full_height = full_size or image.size
-        width, height = self._resized(full_width, full_height)
-        left, top = (width - self.cut[0]) // 2, (height - self.cut[1]) // 2
-        # A decoder halves sides and rounds up, so its last pixels may stand for fewer than the others do.
-        scale = ceil(max(full_width, full_height) / max(image.size))
-        across, down = full_width / scale / width, full_height / scale / height
-        box = (left * across, top * down, (left + self.cut[0]) * across, (top + self.cut[1]) * down)
-        return np.array(_resized(image, self.cut, self.resample, box))[np.newaxis]
-
-    def _resized(self, width: int, height: int) -> tuple[int, int]:
-        if not isinstance(self.resized, int):
-            return self.resized
-        # As transformers rounds it: down, after a division of floats.
-        longer = int(self.resized * max(width, height) / min(width, height))
-        return (self.resized, longer) if width <= height else (longer, self.resized)
-
-
-def _resized(
-    image: Image.Image, size: tuple[int, int], resample: Image.Resampling, box: tuple[float, float, float, float]
-) -> Image.Image:
-    """A box of a picture, in this size: the pixels that cutting afterwards would leave, for filters look beyond a box.
-
-    First across, then down, as torchvision goes: there are bytes between the two, and another order rounds otherwise.
-    Pillow, from 13 on, takes the other one for some tall pictures, unless it is made to go step by step.
-    """
-    left, top, right, bottom = box
-    if image.height <= image.width:
-        return image.resize(size, resample, box=(left, top, min(right, image.width), min(bottom, image.height)))
-    reach = _FILTER_REACH * max(1, (bottom - top) / size[1]) + 1
-    first, end = max(0, int(top - reach)), min(image.height, int(bottom + reach) + 1)
-    rows = image.crop((0, first, image.width, end))
-    rows = rows.resize((size[0], rows.height), resample, box=(left, 0, min(right, rows.width), rows.height))
-    return rows.resize(size, resample, box=(0, top - first, size[0], min(bottom - first, rows.height)))
-
-
-#: Of Lanczos's filter, which reaches farthest, in pixels of the outcome or, if these are more, of the picture.
-_FILTER_REACH = 3
-
-
-def _understood(processor: Any) -> _OneResize | None:
+def _understood(processor: Any) -> OneResize | None:
     """What a processor does by its settings, if it does no more than resize, cut and reckon."""
     kind = type(processor)
     name = kind.__name__.removesuffix("Pil")
     if not (_adds_nothing(kind) or name in {_CONVNEXT, _EFFICIENTNET, _MOBILENET}):
         return None
-    if not processor.do_resize or processor.do_pad or processor.resample not in set(Image.Resampling):
+    if not processor.do_resize or processor.do_pad or processor.resample not in _FILTERS:
         return None
     frame = _convnext_frame(processor) if name == _CONVNEXT else _frame(processor)
     if frame is None:
@@ -140,9 +79,11 @@ def _understood(processor: Any) -> _OneResize | None:
     if cut[0] > least[0] or cut[1] > least[1]:  # what is missing would be padded
         return None
     scale, shift = _arithmetic(processor, efficientnet=name == _EFFICIENTNET)
-    return _OneResize(resized, cut, Image.Resampling(processor.resample), scale, shift)
+    return OneResize(resized, cut, Image.Resampling(processor.resample), scale, shift)
 
 
+#: Those that everybody reckons alike, to a grey level. Which pixel is the nearest is a matter of rounding.
+_FILTERS = frozenset({Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS})
 _CONVNEXT = "ConvNextImageProcessor"
 _EFFICIENTNET = "EfficientNetImageProcessor"
 #: What it adds is for maps of segments, which have no part here.
@@ -157,7 +98,7 @@ def _adds_nothing(kind: type) -> bool:
     return base > 0 and own <= {"__init__", "valid_kwargs"}
 
 
-#: What a picture is resized to, and what is cut out of that, as `_OneResize` has them.
+#: What a picture is resized to, and what is cut out of that, as `OneResize` has them.
 _Frame = tuple[tuple[int, int] | int, tuple[int, int]]
 
 
@@ -202,7 +143,7 @@ def _triple(values: np.ndarray) -> Triple:
     return red, green, blue
 
 
-def _difference(preparation: _OneResize, processor: Any, size: tuple[int, int]) -> float:
+def _difference(preparation: OneResize, processor: Any, size: tuple[int, int]) -> float:
     """How far the two are apart on a picture of noise of this size, in grey levels, where it is most."""
     width, height = size
     # Neither black nor white, beyond which some count on and others do not.
@@ -215,7 +156,7 @@ def _difference(preparation: _OneResize, processor: Any, size: tuple[int, int]) 
     return float((np.abs(ours - theirs) / np.abs(preparation.scale)).max())
 
 
-def _test_sizes(preparation: _OneResize) -> tuple[tuple[int, int], ...]:
+def _test_sizes(preparation: OneResize) -> tuple[tuple[int, int], ...]:
     """A wide picture and a tall one, both larger than what becomes of them, and of odd sides, for there is rounding."""
     side = max(preparation.cut)
     return (3 * side + 1, 2 * side - 1), (2 * side - 1, 3 * side + 1)

@@ -57,6 +57,13 @@ def test_a_picture_is_scaled_to_its_longest_side_and_padded(size: tuple[int, int
     assert bool((pixels[0, :, -1] == 0).all()) == (size in {(832, 416), (3000, 10)})
 
 
+def test_a_picture_is_to_be_decoded_at_twice_the_size_it_is_scaled_to() -> None:
+    processor = NanoDetImageProcessor(size=416)
+
+    assert processor.least_size(4000, 3000) == (832, 624)
+    assert processor.least_size(10, 3000) == (2, 832)
+
+
 def test_pictures_of_one_batch_share_the_larger_size() -> None:
     wide, tall = Image.new("RGB", (80, 40), "red"), Image.new("RGB", (40, 80), "blue")
     processor = NanoDetImageProcessor(size=64)

@@ -55,9 +55,9 @@ def detector() -> TorchDetector:
     return load()
 
 
-def detected(detector: TorchDetector, path: Path, **options: object) -> DetectAnswer:
+def detected(detector: TorchDetector, path: Path, *, max_pixels: int = 10**6, **options: object) -> DetectAnswer:
     task, asked = Detect(), DetectOptions.model_validate(options)
-    inputs = task.preprocess(task.decode(path, detector, asked, max_pixels=10**6), detector, asked)
+    inputs = task.preprocess(task.decode(path, detector, asked, max_pixels=max_pixels), detector, asked)
     return task.postprocess(task.predict(inputs, detector, asked, FakeAttempt()), detector, asked)
 
 
@@ -123,6 +123,29 @@ def test_a_turned_photo_gives_the_same_boxes(
     assert_as_stated(answer, "dog.jpg")
     if kind == "PNG":
         assert answer == detected(detector, PHOTOS / "dog.jpg")
+
+
+@pytest.mark.parametrize("photo", ["dog.jpg", "giraffe.jpg"])
+def test_a_large_photo_decoded_smaller_shows_the_same(detector: TorchDetector, tmp_path: Path, photo: str) -> None:
+    path, asked = tmp_path / "photo.jpg", DetectOptions()
+    original = Image.open(PHOTOS / photo)
+    width, height = (side * 5 + 1 for side in original.size)
+    original.resize((width, height)).save(path, quality=90)
+    picture = Detect().decode(path, detector, asked, max_pixels=10**8)
+    assert (picture.size, picture.scale) == ((width, height), 4 if photo == "dog.jpg" else 2)
+
+    in_full = detector.detections(
+        detector.predict(detector.preprocess(imaging.open_image(path, max_pixels=10**8))),
+        threshold=None,
+        width=width,
+        height=height,
+    )
+    answer = detected(detector, path, max_pixels=10**8)
+
+    assert [one.label for one in answer.predictions] == [one.label for one in in_full]
+    for one, expected in zip(answer.predictions, in_full, strict=True):
+        assert overlap(one.box, (expected.xmin, expected.ymin, expected.xmax, expected.ymax)) > 0.95, one
+        assert one.score == pytest.approx(expected.score, abs=0.03), one
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3000, 10), (10, 3000), (2, 999)])

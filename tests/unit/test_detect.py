@@ -1,6 +1,7 @@
 """What `detect` makes of a detector's objects, and of what clients ask."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from app.schemas import ModelInfo
 from app.tasks.base import Detection
 from app.tasks.detect import Detect, DetectAnswer, DetectOptions
 from tests.attempts import FakeAttempt
+from tests.images import upload
 from tests.pictures import encoded, whole
 
 LABELS = ("person", "dog", "hot dog", "cat", "car")
@@ -65,6 +67,18 @@ def test_the_detector_is_told_the_size_of_the_picture_and_the_threshold() -> Non
 
     assert detected(model, threshold=0.25).predictions == []
     assert model.asked == {"threshold": 0.25, "width": 40, "height": 30, "outputs": ["logits"]}
+
+
+def test_boxes_are_told_in_pixels_of_the_full_picture_however_small_it_is_decoded(tmp_path: Path) -> None:
+    path = upload(tmp_path, encoded(Image.new("RGB", (203, 150)), "JPEG"))
+    model = FakeDetector(seen("dog", 0.9, 1, 2, 10.5, 20), seen("cat", 0.8, 0, 0, 51, 38), least=(50, 37))
+    task, asked = Detect(), DetectOptions()
+
+    inputs = task.preprocess(task.decode(path, model, asked, max_pixels=10**6), model, asked)
+    answer = task.postprocess(task.predict(inputs, model, asked, FakeAttempt()), model, asked)
+
+    assert (model.asked["width"], model.asked["height"]) == (51, 38), "a quarter, rounded up"
+    assert [list(each.box.model_dump().values()) for each in answer.predictions] == [[4, 8, 42, 80], [0, 0, 203, 150]]
 
 
 def test_without_a_threshold_the_choice_is_the_models() -> None:

@@ -75,7 +75,7 @@ class NanoDetImageProcessor(BaseImageProcessor):
         blue_green_red = reversed(image.split())
         for plane, band, mean, deviation in zip(out, blue_green_red, self.image_mean, self.image_std, strict=True):
             np.subtract(np.asarray(band), np.float32(mean), out=plane)
-            plane /= np.float32(deviation)
+            np.divide(plane, np.float32(deviation), out=plane)
 
     def _scaled(self, width: int, height: int) -> tuple[int, int]:
         """The size in which the network sees a picture, without the padding."""
