@@ -14,6 +14,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from app import imaging
 from app.imaging import Picture
+from app.worker import torch_runtime
 from app.worker.preparing import TOLERANCE, Preparation, preparation_of
 from tests.pictures import whole
 from tests.processes import PHOTOS, ROOT
@@ -143,6 +144,7 @@ def test_a_very_long_picture_takes_no_more_room_than_what_is_kept_of_it() -> Non
 
 @pytest.fixture(scope="module")
 def network() -> Any:
+    torch_runtime.set_threads(1)
     return AutoModelForImageClassification.from_pretrained(FOLDER, dtype=torch.float32).eval()
 
 
