@@ -7,6 +7,7 @@ network, and has no need of PyTorch's.
 
 import gc
 import json
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -170,7 +171,7 @@ def _converted(network: Folded, probe: Arrays, shapes: Sequence[openvino.Partial
 def _silence() -> Iterator[None]:
     """Around a conversion, which asks a network for all that it has and is told what of it is obsolete."""
     verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity(transformers.logging.ERROR)
+    transformers.logging.set_verbosity(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
