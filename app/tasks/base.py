@@ -60,7 +60,7 @@ class Network(Loaded, Protocol):
     """A network with its image processor, whatever runtime runs it."""
 
     def preprocess(self, image: Image.Image) -> Any:
-        """An upright RGB picture as the network's input, a batch of one on its device."""
+        """An upright RGB picture as the network's input, a batch of one."""
 
     def predict(self, inputs: Any) -> Mapping[str, np.ndarray]:
         """Run the network. Float32 arrays by name, such as `logits` of shape [1, classes]."""
