@@ -249,9 +249,10 @@ def test_what_openvino_cannot_read_any_more_is_converted_anew(
     def keep_nonsense(*_: object, **__: object) -> tuple[dict[str, Any], bytes]:
         return {"inputs": ["pixel_values"], "outputs": ["logits"], "precision": "f32"}, b"from elsewhere" * 99
 
-    with monkeypatch.context() as elsewhere, pytest.raises(RuntimeError):
+    with monkeypatch.context() as elsewhere:
         elsewhere.setattr(openvino_runtime, "_make", keep_nonsense)
-        classifier(storage_root=tmp_path, dtype="float32")
+        with pytest.raises(RuntimeError):
+            classifier(storage_root=tmp_path, dtype="float32")
     caplog.clear()
 
     network = classifier(storage_root=tmp_path, dtype="float32")
