@@ -63,7 +63,7 @@ class Network(Loaded, Protocol):
         """How small a picture of this size in pixels may be decoded without telling on the answer; None: not at all."""
 
     def preprocess(self, image: Image.Image, *, full_size: tuple[int, int] | None = None) -> Any:
-        """An upright RGB picture as the network's input, a batch of one on its device.
+        """An upright RGB picture as the network's input, a batch of one.
 
         `full_size`, width and height in pixels, is that of the picture in its file, where `image` is decoded smaller.
         """

@@ -4,6 +4,7 @@ main process: fetch the models → fork → keep what is held alive.
 each process it forks: load every task, say how that went, take jobs.
 """
 
+import gc
 import os
 import sys
 from typing import Any
@@ -53,6 +54,9 @@ def _before_the_fork(sender: Any, **_: Any) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _Parts.reports = Reports.open()
     models.fetch()
+    # What there is now stays shared: the collector would write to every object, and so copy each page for each process.
+    gc.collect()
+    gc.freeze()
 
 
 @signals.worker_process_init.connect

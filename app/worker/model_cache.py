@@ -56,6 +56,11 @@ class ModelCache:
         os.utime(folder)
         return folder
 
+    def discard(self, folder: Path) -> None:
+        """Remove a kept folder that turns out to be of no use, so that it is made anew."""
+        with self._locked(fcntl.LOCK_EX):
+            shutil.rmtree(folder, ignore_errors=True)
+
     def _make(self, folder: Path, make: Callable[[Path], None]) -> None:
         self._tidy()
         if shutil.disk_usage(self._root).free < self._min_free:

@@ -44,9 +44,9 @@ class Models:
         names = {name for task in self.tasks for name in task.sources(self.settings)}
         self._sources = {name: fetch(name, token=self.settings.hf_token) for name in sorted(names)}
         if names:
-            import app.worker.networks  # noqa: PLC0415
+            from app.worker.imports import import_runtimes  # noqa: PLC0415
 
-            app.worker.networks.import_runtimes(self.settings)
+            import_runtimes(self.settings)
 
     def labels(self) -> dict[str, Labels]:
         """The labels of the models of every task that checks its options by them, as far as their files tell."""

@@ -7,7 +7,6 @@ suits.
 
 import logging
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -122,12 +121,6 @@ class ImageNetwork:
         """One input of every shape in which inputs may differ."""
         inputs = [_named(self.preprocess(_probe(size))) for size in _PROBES]
         return list({tuple(array.shape for array in each.values()): each for each in inputs}.values())
-
-
-def import_runtimes(settings: Settings) -> None:
-    """Import what loads will need: done before the fork, it is shared by all processes."""
-    if settings.runtime != "torch" and find_spec("openvino"):
-        import app.worker.openvino_runtime  # noqa: F401, PLC0415
 
 
 def _named(inputs: np.ndarray | Arrays) -> Arrays:

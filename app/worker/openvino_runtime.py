@@ -7,6 +7,7 @@ network, and has no need of PyTorch's.
 
 import gc
 import json
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from app.worker.preparing import Preparation
 from app.worker.runners import Arrays, Unsuitable, check_numbers, drift_of
 from app.worker.sources import Source
 from app.worker.torch_runtime import TorchRunner
+
+logger = logging.getLogger(__name__)
 
 #: How far answers may be from PyTorch's float32, as `drift_of` measures it. The shipped networks are at 0.04 or less in
 #: bfloat16; what is converted wrongly is at 1 or so.
@@ -77,7 +80,7 @@ def load(
         "openvino": openvino.get_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "processor": core.get_property("CPU", "FULL_DEVICE_NAME"),
+        "processor": [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")],
         "precisions": precisions,
         "preparation": [preparation.scale, preparation.shift] if preparation else None,
         "shapes": [{name: array.shape for name, array in probe.items()} for probe in probes],
@@ -92,8 +95,19 @@ def load(
         (folder / _ABOUT).write_text(json.dumps(about))
         (folder / _NETWORK).write_bytes(blob)
 
-    kept = ModelCache(settings).keep(source, made_by, make)
+    cache = ModelCache(settings)
+    kept = cache.keep(source, made_by, make)
     gc.collect()  # what was only needed to make it
+    try:
+        return _mapped(core, kept, settings)
+    except RuntimeError as error:
+        logger.warning("%s does not load as it was kept, and is converted anew: %s", source.name, _line_of(error))
+        cache.discard(kept)
+        return _mapped(core, cache.keep(source, made_by, make), settings)
+
+
+def _mapped(core: Any, kept: Path, settings: Settings) -> OpenVINORunner:
+    """What was kept, ready to run. Raises `Unsuitable` for a refusal, `RuntimeError` for what OpenVINO cannot read."""
     about = json.loads((kept / _ABOUT).read_text())
     if "refusal" in about:
         raise Unsuitable(about["refusal"])
@@ -170,7 +184,7 @@ def _converted(network: Folded, probe: Arrays, shapes: Sequence[openvino.Partial
 def _silence() -> Iterator[None]:
     """Around a conversion, which asks a network for all that it has and is told what of it is obsolete."""
     verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity(transformers.logging.ERROR)
+    transformers.logging.set_verbosity(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

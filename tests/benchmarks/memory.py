@@ -1,7 +1,7 @@
 """What a further process of a worker costs in memory: `python -m tests.benchmarks.memory`.
 
 Starts the real worker with one and with two processes, for the models that ship and for a ViT-B/16 of random weights,
-run by OpenVINO and by PyTorch, has every process do jobs, and adds up what the kernel says each holds (PSS: pages that
+run by OpenVINO and by PyTorch, has it do jobs, and adds up what the kernel says each holds (PSS: pages that
 several share count in parts). Fails if the second process costs 0.4 of the first or more.
 """
 
@@ -9,8 +9,9 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import app.worker.torchvision_cpu  # noqa: F401  # isort: skip  # before transformers, which imports torchvision
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
@@ -22,37 +23,48 @@ _JOBS = 12
 _RUNTIMES = ("openvino", "torch")
 
 
+@dataclass(frozen=True)
+class _Row:
+    """PSS in MB: of the main process, of the one process beside it, and of what a second one adds to all."""
+
+    models: str
+    runtime: str
+    main_mb: int
+    first_mb: int
+    second_mb: int
+
+    @property
+    def ratio(self) -> float:
+        return round(self.second_mb / self.first_mb, 2)
+
+
 def main() -> int:
     """Run it. Returns 1 if the limit was passed."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         root = Path(folder)
         settings = {"shipped models": {}, "ViT-B/16": {"CLASSIFY_MODEL": str(_vit(root)), "WORKER_TASKS": "classify"}}
         rows = [
-            {
-                "models": name,
-                "runtime": runtime,
-                **_measure(root / f"{runtime}-{index}", {**chosen, "RUNTIME": runtime}),
-            }
-            for index, (name, chosen) in enumerate(settings.items())
+            _measure(root / f"{runtime}-{number}", models, runtime, chosen)
+            for number, (models, chosen) in enumerate(settings.items())
             for runtime in _RUNTIMES
         ]
     print(f"{'models':<16}{'runtime':<10}{'main':>8}{'first':>8}{'second':>8}{'ratio':>8}   (MB of PSS)")
     for row in rows:
-        print("{models:<16}{runtime:<10}{main_mb:>8}{first_mb:>8}{second_mb:>8}{ratio:>8}".format(**row))
-    print(json.dumps(rows))
-    return int(any(float(row["ratio"]) >= _MAX_RATIO for row in rows))
+        print(f"{row.models:<16}{row.runtime:<10}{row.main_mb:>8}{row.first_mb:>8}{row.second_mb:>8}{row.ratio:>8}")
+    print(json.dumps([{**asdict(row), "ratio": row.ratio} for row in rows]))
+    return int(any(row.ratio >= _MAX_RATIO for row in rows))
 
 
-def _measure(folder: Path, settings: Mapping[str, str]) -> dict[str, float]:
-    """PSS with one process and with two, by what is kept of an earlier start, as after any but the first."""
+def _measure(folder: Path, models: str, runtime: str, settings: dict[str, str]) -> _Row:
     folder.mkdir()
-    with installation(folder, WORKER_MAX_MEMORY="", **settings) as service:
+    with installation(folder) as service:
+        service.settings |= {"RUNTIME": runtime, **settings}
         service.start_api("app.api")
-        _holds(service, processes=1)
-        main, (first,) = _holds(service, processes=1)
+        _holds(service, processes=1)  # keeps what later starts find, as all but the first do
+        main_alone, (first,) = _holds(service, processes=1)
         main_of_two, both = _holds(service, processes=2)
-    second = main_of_two + sum(both) - main - first
-    return {"main_mb": main, "first_mb": first, "second_mb": second, "ratio": round(second / first, 2)}
+    second = main_of_two + sum(both) - main_alone - first
+    return _Row(models, runtime, main_mb=main_alone, first_mb=first, second_mb=second)
 
 
 def _holds(service: Installation, *, processes: int) -> tuple[int, list[int]]:
@@ -86,8 +98,9 @@ def _pss_mb(pid: int) -> int:
 
 def _vit(folder: Path) -> Path:
     target = folder / "vit-b16"
-    network, processor = ViTForImageClassification(ViTConfig(num_labels=1000)), ViTImageProcessor()
+    network: Any = ViTForImageClassification(ViTConfig(id2label={number: str(number) for number in range(1000)}))
     network.save_pretrained(target)
+    processor: Any = ViTImageProcessor()
     processor.save_pretrained(target)
     return target
 

@@ -243,6 +243,33 @@ def test_a_second_process_needs_no_network_of_pytorch(chosen: ImageNetwork, monk
     assert classifier().info == chosen.info
 
 
+def test_what_openvino_cannot_read_any_more_is_converted_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def keep_nonsense(*_: object, **__: object) -> tuple[dict[str, Any], bytes]:
+        return {"inputs": ["pixel_values"], "outputs": ["logits"], "precision": "f32"}, b"from elsewhere" * 99
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(openvino_runtime, "_make", keep_nonsense)
+        with pytest.raises(RuntimeError):
+            classifier(storage_root=tmp_path, dtype="float32")
+    caplog.clear()
+
+    network = classifier(storage_root=tmp_path, dtype="float32")
+
+    assert network.info.runtime == "openvino"
+    assert "is converted anew" in caplog.text
+
+
+def test_a_process_keeps_to_its_threads_and_is_bound_to_no_core(chosen: ImageNetwork) -> None:
+    run: Any = chosen._run
+    compiled = run._request.get_compiled_model()
+
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == settings_for().threads_per_process
+    assert compiled.get_property("NUM_STREAMS") == 1
+    assert compiled.get_property("ENABLE_CPU_PINNING") is False
+
+
 def test_an_output_of_no_numbers_is_an_error_whatever_the_runtime(
     chosen: ImageNetwork, photos: Mapping[str, Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
