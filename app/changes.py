@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -23,10 +22,11 @@ from app.states import TERMINAL, State
 
 logger = logging.getLogger(__name__)
 
-#: A quiet connection is asked for a sign of life this often.
-_PING_EVERY_S = 0.25
-#: One that has been silent this long is given up.
+#: One that has been silent this long is given up: for so many reads, since a process that was busy has not listened.
 _SILENCE_S = 1.0
+_SILENT_READS = 4
+#: A quiet connection is asked for a sign of life this often.
+_PING_EVERY_S = _SILENCE_S / _SILENT_READS
 _RECONNECT_AFTER_S = 0.2
 #: What is announced of a job that goes on.
 _PASSING = frozenset(State) - TERMINAL
@@ -152,19 +152,20 @@ class Changes:
             async with asyncio.timeout(_SILENCE_S):
                 await connection.connect()
                 await connection.send_command("PSUBSCRIBE", keys.change("*"))
-            heard = time.monotonic()
+            silent_reads = 0
             while not self._stopping:
                 try:
                     said: Any = await connection.read_response(timeout=_PING_EVERY_S, push_request=True)
                 except ResponseError:  # a Redis that cannot save refuses even a ping, but it lives
                     said = ()
                 if said is not None:
-                    heard = time.monotonic()
+                    silent_reads = 0
                     self._handle(said)
-                elif time.monotonic() - heard > _SILENCE_S:
+                    continue
+                silent_reads += 1
+                if silent_reads == _SILENT_READS:
                     raise _SilenceError("Redis has fallen silent")
-                else:
-                    await connection.send_command("PING")
+                await connection.send_command("PING")
         finally:
             await connection.disconnect(nowait=True)
 

@@ -60,9 +60,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     errors.add_handlers(app)
     app.add_middleware(DrainingMiddleware)
-    # What is called most is looked for first.
+    # What is called most is looked for first, and straight in the application's own list: routers that are included are
+    # each searched anew for every request.
     for part in (task_routes, jobs, batches, listing, control, files, service):
-        app.include_router(part.router(tasks.TASKS, settings))
+        app.router.routes.extend(part.router(tasks.TASKS, settings).routes)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 

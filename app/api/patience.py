@@ -25,7 +25,7 @@ _CONNECTIONS = 64
 
 def connect(url: str) -> "PatientRedis":
     """A client that decodes; it connects when it is used."""
-    pool = aioredis.BlockingConnectionPool.from_url(
+    pool = _Connections.from_url(
         url,
         max_connections=_CONNECTIONS,
         timeout=_MOST_PATIENCE_S,
@@ -36,6 +36,22 @@ def connect(url: str) -> "PatientRedis":
         retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     )
     return cast("PatientRedis", PatientRedis.from_pool(pool))
+
+
+class _Connections(aioredis.BlockingConnectionPool):
+    """Hands out a connection that is free without the queue for when none is."""
+
+    async def get_connection(self, *arguments: Any, **options: Any) -> Any:
+        """A connection that is ready. Raises `redis.ConnectionError`."""
+        if not self._available_connections:
+            return await super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]
+        connection = self.get_available_connection()  # type: ignore[no-untyped-call]
+        try:
+            await self.ensure_connection(connection)
+        except BaseException:
+            await self.release(connection)
+            raise
+        return connection
 
 
 class PatientRedis(aioredis.Redis):

@@ -8,6 +8,7 @@ import pytest
 import redis
 from fastapi import FastAPI
 
+from app import keys
 from app.backend import FencedBackend
 from app.config import Settings
 from app.errors import InvalidImage
@@ -15,6 +16,7 @@ from app.registry import now_ms
 from app.states import State
 from tests.api.following import submit, waited_for
 from tests.backends import RESULT, backend_of, fail, finish, request_of
+from tests.pictures import png
 
 
 @pytest.fixture
@@ -210,6 +212,47 @@ async def test_a_wait_for_the_result_outlasts_other_changes(
     await waited_for(application, other)
     finish(backend, other)
     assert (await later).status_code == 200
+
+
+async def test_who_waits_for_the_end_looks_when_it_has_come(
+    application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend, client: redis.Redis
+) -> None:
+    job_id = await submit(http)
+    waiting = asyncio.create_task(http.get(f"/result/{job_id}?wait=30"))
+    await waited_for(application, job_id)
+    backend.start(job_id, {"progress": 5}, request=request_of(job_id))
+    begun = scripts_run(client)
+
+    for percent in range(40, 50):
+        backend.write(job_id, {"progress": percent}, State.INFERENCE, request=request_of(job_id))
+    backend.store_result(job_id, RESULT, "SUCCESS", request=request_of(job_id))
+
+    assert (await waiting).status_code == 200
+    assert scripts_run(client) - begun == 10 + 1 + 1, "the states, the end, and one look at it"
+
+
+async def test_a_submission_that_waits_looks_once(
+    application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend, client: redis.Redis
+) -> None:
+    await submit(http)
+    begun = scripts_run(client)
+    waiting = asyncio.create_task(
+        http.post("/classify", files={"file": ("dog.png", png(9, 9))}, headers={"Prefer": "wait=30"})
+    )
+    async with asyncio.timeout(10):
+        while client.zcard(keys.EXPIRING) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    _, newest = client.zrange(keys.EXPIRING, 0, -1)
+
+    finish(backend, str(newest))
+
+    assert (await waiting).status_code == 200
+    assert scripts_run(client) - begun == 1 + 2 + 1, "the submission, the start and the end, and one look at it"
+
+
+def scripts_run(client: redis.Redis) -> int:
+    """How many scripts Redis has run."""
+    return int(client.info("commandstats")["cmdstat_evalsha"]["calls"])
 
 
 async def test_many_waiters_wake_at_once(application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend) -> None:

@@ -246,7 +246,7 @@ async def test_a_job_that_cannot_be_waited_for_keeps_its_id(
     async def gone(*_: Any, **__: Any) -> None:
         raise redis.ConnectionError("away")
 
-    monkeypatch.setattr("app.jobs.Jobs.end", gone)
+    monkeypatch.setattr("app.jobs.Jobs.end_of", gone)
 
     answer = await http.post("/classify", files={"file": dog}, headers={"Prefer": "wait=5"})
 
@@ -260,7 +260,7 @@ async def test_a_job_keeps_its_id_when_the_server_stops(
     async def cancelled(*_: Any, **__: Any) -> None:
         raise asyncio.CancelledError
 
-    monkeypatch.setattr("app.jobs.Jobs.end", cancelled)
+    monkeypatch.setattr("app.jobs.Jobs.end_of", cancelled)
 
     answer = await http.post("/classify", files={"file": dog}, headers={"Prefer": "wait=5"})
 
