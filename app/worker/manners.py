@@ -8,7 +8,7 @@ _NICENESS = 5
 
 
 def give_way() -> None:
-    """Let the API and the main process go first, where the platform knows how. For threads too that are made after it."""
+    """Let the API and the main process go first, where the platform knows how. Threads made after it inherit it."""
     if hasattr(os, "nice"):
         os.nice(_NICENESS)
 
