@@ -36,8 +36,13 @@ def configuration(settings: Settings) -> dict[str, object]:
         },
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": settings.log_format}},
         "root": {"level": settings.log_level, "handlers": ["stderr"]},
-        # Its own line a request would say what the client's own log says, at the cost of a write each.
-        "loggers": {"uvicorn.access": {"level": "WARNING"}, "kombu": {"level": "WARNING"}},
+        "loggers": {
+            # Its own line a request would say what the client's own log says, at the cost of a write each.
+            "uvicorn.access": {"level": "WARNING"},
+            # A job has one line, at its end.
+            "celery.worker.strategy": {"level": "WARNING"},
+            "kombu": {"level": "WARNING"},
+        },
     }
 
 

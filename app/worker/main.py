@@ -15,7 +15,7 @@ from app import logs
 from app.broker import CeleryApp
 from app.config import get_settings
 from app.storage import Storage
-from app.worker import run, transport
+from app.worker import manners, run, transport
 from app.worker.chores import Chores
 from app.worker.keeper import Keeper, withdraw
 from app.worker.models import Models
@@ -61,7 +61,9 @@ def _before_the_fork(sender: Any, **_: Any) -> None:
 
 @signals.worker_process_init.connect
 def _in_each_process(**_: Any) -> None:
+    manners.give_way()
     models.load(_Parts.reports.send)
+    manners.settle()
 
 
 @signals.worker_ready.connect
