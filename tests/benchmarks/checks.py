@@ -11,6 +11,8 @@ _MAX_IDLE_MS = 10.0
 _MAX_SUBMIT_RATIO = 5.0
 _MAX_OUTSIDE_MS = 4.0
 _MIN_PEER_RATIO = 3.0
+#: With a core for each process of the raw loop, it has one whenever it wants one.
+_MAX_BUSY_RATIO = 1.1
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ def of_closed(found: Sequence[Closed]) -> list[Check]:
     if "EfficientNet-Lite0" in firsts:
         outside_ms = firsts["EfficientNet-Lite0"].outside_ms
         checks.append(below("processor time of a job outside the model function, ms", outside_ms, _MAX_OUTSIDE_MS))
+    on_processor = [each.raw for each in found if each.runtime.endswith(" on cpu")]
+    if on_processor:  # a GPU is waited for
+        busy = max(raw.image_ms / raw.cpu_ms for raw in on_processor)
+        checks.append(at_most("nothing else ran: raw loop, time ÷ processor time", busy, _MAX_BUSY_RATIO))
     return checks
 
 

@@ -109,10 +109,18 @@ def test_what_must_be_shown_is_judged(outcomes: list[Outcome]) -> None:
     calm = Idle(20, submit=Spread(2, 4), status=None, wait=Spread(9.9, 30))
     late = Open(1.5, 150, 60, 100, {"queue_full": 3}, Spread(4, 10), None, None, None)
     found = Found([lite0, replace(lite0, photo="larger", served_to_raw=0.1), vit], calm, [late])
-    assert [each.met for each in found.checks()] == [True, False, False, True, True, True]
+    assert [each.met for each in found.checks()] == [True, False, False, False, True, True, True]
     (ratio, refused) = checks.of_open([replace(late, submit=Spread(4, 10.1), refused={"disk_full": 1})], calm)
     assert not ratio.met
     assert not refused.met
+
+
+def test_a_busy_machine_is_noticed(outcomes: list[Outcome]) -> None:
+    found = closed(outcomes)
+    calm = replace(found, raw=replace(found.raw, image_ms=10.9))
+    on_gpu = replace(found, runtime="torch on cuda")
+    assert [checks.of_closed([each])[-1].met for each in (found, calm)] == [False, True]
+    assert len(checks.of_closed([on_gpu])) == len(checks.of_closed([calm])) - 1
 
 
 def test_the_tables_say_it(outcomes: list[Outcome]) -> None:
