@@ -156,7 +156,9 @@ async def test_waiters_are_woken(
     application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend, call: str
 ) -> None:
     waits, runs = await submit(http), await submit(http)
-    start(backend, runs)
+    async with application.state.service.jobs._changes.watch(runs) as heard:
+        start(backend, runs)
+        assert await heard.wait(timeout_s=10), "or it would wake those who come now"
     answers = [asyncio.create_task(http.get(f"{call}/{job_id}?wait=50")) for job_id in (waits, runs)]
     for job_id in (waits, runs):
         await waited_for(application, job_id)
