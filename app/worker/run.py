@@ -44,6 +44,8 @@ from app.worker.progress import Fenced, Progress
 logger = logging.getLogger(__name__)
 
 _DEADLINE_LAG_S = 1
+#: So much of a result is shown in the log and on the dashboard.
+_SHOWN = 64
 #: Delays double, but to no more than this many times the first.
 _MAX_BACKOFF_FACTOR = 4
 
@@ -56,7 +58,14 @@ def register(app: CeleryApp, task: Task[Any], *, models: Models, storage: Storag
         message = Message(task=task, path=path, options=options, model=model)
         return run_job(celery_task, message, loaded, storage)
 
-    app.task(body, bind=True, name=task.name, Request="app.worker.request:JobRequest", throws=(AppError,))
+    app.task(
+        body,
+        bind=True,
+        name=task.name,
+        Request="app.worker.request:JobRequest",
+        throws=(AppError,),
+        resultrepr_maxsize=_SHOWN,
+    )
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,10 @@ class Address:
         """A GET request."""
         return f"GET {target} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n\r\n".encode()
 
-    def form(self, target: str, *, part: str, before: bytes, after: bytes, mark_bytes: int) -> tuple[bytes, bytes]:
-        """A POST request with one file, in two halves: the mark goes between them."""
+    def form(
+        self, target: str, *, part: str, before: bytes, after: bytes, mark_bytes: int, header: str = ""
+    ) -> tuple[bytes, bytes]:
+        """A POST request with one file, in two halves: the mark goes between them. `header` is one more, a line."""
         opening = (
             f'--b\r\nContent-Disposition: form-data; name="{part}"; filename="photo.jpg"\r\n'
             "Content-Type: image/jpeg\r\n\r\n"
@@ -33,7 +35,7 @@ class Address:
         head = (
             f"POST {target} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
             "Content-Type: multipart/form-data; boundary=b\r\n"
-            f"Content-Length: {len(opening) + mark_bytes + len(closing)}\r\n\r\n"
+            f"{header}Content-Length: {len(opening) + mark_bytes + len(closing)}\r\n\r\n"
         ).encode()
         return head + opening, closing
 

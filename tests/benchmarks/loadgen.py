@@ -1,6 +1,7 @@
 """The clients, as a process of their own: reads a `Load` from standard input, prints its `Outcome` as JSON.
 
-closed loop: each client submits, waits for the result by `GET /result/{id}?wait=`, and begins anew.
+closed loop: each client submits, waits for the result, by `GET /result/{id}?wait=` or, if the load prefers that, where
+it submits, and begins anew.
 open loop: jobs are submitted when they are due, whatever became of those before. All times count from the moment a job
 was due, so that a server which makes its clients late does not look the faster for it.
 
@@ -53,6 +54,14 @@ class Clients:
         self._opening, self._closing = self._address.form(
             load.target, part=load.part, before=before, after=after, mark_bytes=MARK_BYTES
         )
+        self._waiting_opening, _ = self._address.form(
+            load.target,
+            part=load.part,
+            before=before,
+            after=after,
+            mark_bytes=MARK_BYTES,
+            header=f"Prefer: wait={_WAIT_S}\r\n",
+        )
         self._marks = marks()
         self._numbers = itertools.count()
         self._connections = Connections(self._address)
@@ -102,10 +111,11 @@ class Clients:
 
     async def _job(self, *, due: float) -> None:
         counts = due >= self._counts_from
-        connection: Connection | None = None
+        by_hand = next(self._numbers) % _STATUS_EVERY == 0
+        opening = self._waiting_opening if self._load.prefer and not by_hand else self._opening
         try:
             connection = await self._connections.take()
-            answer = await connection.request(b"".join((self._opening, next(self._marks), self._closing)))
+            answer = await connection.request(b"".join((opening, next(self._marks), self._closing)))
         except OSError as error:
             self._refuse(type(error).__name__, counts=counts)
             return
@@ -116,7 +126,9 @@ class Clients:
             if answer.status == 202:
                 if counts:
                     self._seen.submit.append(accepted - due)
-                await self._see(connection, str(json.loads(answer.body)["job_id"]), counts=counts)
+                await self._see(connection, str(json.loads(answer.body)["job_id"]), by_hand=by_hand, counts=counts)
+            elif answer.status == 200 and self._load.prefer:
+                self._take(json.loads(answer.body))
             elif answer.status != 200:
                 raise RuntimeError(f"a submission was answered with {_told(answer)}")
             self._seen.ended.append(time.perf_counter())
@@ -124,8 +136,8 @@ class Clients:
                 self._seen.result.append(time.perf_counter() - due)
         self._connections.give_back(connection)
 
-    async def _see(self, connection: Connection, job_id: str, *, counts: bool) -> None:
-        if next(self._numbers) % _STATUS_EVERY == 0:
+    async def _see(self, connection: Connection, job_id: str, *, by_hand: bool, counts: bool) -> None:
+        if by_hand:
             asked = time.perf_counter()
             answer = await connection.request(self._address.get(f"/status/{job_id}"))
             if answer.status != 200:

@@ -28,6 +28,8 @@ class Load:
     rate: float = 0
     #: Whether a job is followed to its result, by waiting for it.
     follow: bool = True
+    #: Whether most submissions wait for their result themselves, as those of a synchronous server do (`Prefer: wait`).
+    prefer: bool = False
     target: str = "/classify"
     #: Name of the form's part with the photo.
     part: str = "file"
@@ -58,7 +60,7 @@ class Outcome:
     client_cpu_s: float
     #: From the moment a job is due to its acceptance.
     submit: Spread | None = None
-    #: A status read, of one job in eight.
+    #: A status read, of one job in eight. Where submissions are to wait, only these jobs are submitted without.
     status: Spread | None = None
     #: From the moment a job is due to its result.
     result: Spread | None = None

@@ -97,7 +97,7 @@ def closed(service: Service, raw: RawLoop, photo: Photo, plan: Plan, *, network:
     for _ in range(plan.rounds):
         speeds.append(raw.measure(photo, plan.raw_s))
         before = service.read_meters()
-        outcome = put(Load(service.port, photo.path, plan.closed_s, clients=clients))
+        outcome = put(Load(service.port, photo.path, plan.closed_s, clients=clients, prefer=True))
         costs.append(service.read_meters().per_job(before, outcome.jobs))
         outcomes.append(outcome)
         if outcome.models != [raw.model]:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +119,21 @@ async def test_closed_clients_follow_each_job_to_its_result() -> None:
     assert outcome.status
     assert outcome.models == [MODEL]
     assert Outcome.from_json(json.dumps(asdict(outcome))) == outcome
+
+
+async def test_closed_clients_may_have_most_submissions_wait_for_the_result() -> None:
+    async def handler(head: str, body: bytes) -> tuple[int, object]:
+        if head.startswith("POST") and "Prefer: wait=30\r\n" not in head:
+            return 202, {"job_id": "one"}
+        return 200, RESULT
+
+    async with server(handler) as (port, seen):
+        outcome = await Clients(replace(load(port, clients=1), prefer=True)).run()
+    by_hand = ["Prefer" not in head for head, _ in seen if head.startswith("POST")]
+    assert len(by_hand) == outcome.jobs
+    assert by_hand[:16] == ([True] + [False] * 7) * 2
+    assert sum(head.startswith("GET /result") for head, _ in seen) == sum(by_hand)
+    assert outcome.models == [MODEL]
 
 
 async def test_open_clients_count_the_time_that_a_server_made_them_wait() -> None:

@@ -130,7 +130,7 @@ def _measure(folder: Path, plan: Plan) -> tuple[str, list[dict[str, float]]]:
 
 def _round(service: Service, raw: RawLoop, servers: Sequence[Server], photo: Photo, plan: Plan) -> dict[str, float]:
     found = {RAW: raw.measure(photo, plan.seconds).images_per_s}
-    found[SERVICE] = put(Load(service.port, photo.path, plan.seconds, clients=CLIENTS)).jobs_per_s
+    found[SERVICE] = put(Load(service.port, photo.path, plan.seconds, clients=CLIENTS, prefer=True)).jobs_per_s
     for server in servers:
         with server.taking_its_turn():
             load = Load(server.port, photo.path, plan.seconds, clients=CLIENTS, target="/predict")
