@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from app import keys
 from tests.processes import Installation, wait_for
 
 
@@ -19,7 +20,7 @@ def test_a_job_that_waits_is_not_started(service: Installation, picture: bytes) 
     service.result(kept)
     assert service.http.get(f"/status/{erased}").status_code == 410
     with service.redis.client() as client:
-        assert client.hget(f"job:{erased}", "attempts") == "0"
+        assert int(str(client.hget(keys.job(erased), "attempts") or 0)) == 0
     assert files_of(service, erased) == []
 
 

@@ -90,6 +90,6 @@ def test_the_composer_makes_a_sentence_of_what_the_shipped_networks_see(tmp_path
         assert results["giraffe.jpg"]["model"] == {
             "name": "composer",
             "revision": f"{revisions['detect']}+{revisions['classify']}",
-            "runtime": "torch",
+            "runtime": "openvino",
             "device": "cpu",
         }

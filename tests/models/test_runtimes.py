@@ -137,7 +137,7 @@ class Cropped:
     def least_size(self, width: int, height: int) -> tuple[int, int]:
         return min(512, width), min(512, height)
 
-    def __call__(self, image: Image.Image) -> np.ndarray:
+    def __call__(self, image: Image.Image, *, full_size: tuple[int, int] | None = None) -> np.ndarray:
         side = min(image.size)
         size = round(256 * image.width / side), round(256 * image.height / side)
         scaled = image.resize(size, Image.Resampling.BICUBIC)
