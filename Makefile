@@ -11,7 +11,7 @@ ENGINE = docker info >/dev/null 2>&1 && $(COMPOSE) version >/dev/null 2>&1
 
 .DEFAULT_GOAL := help
 .PHONY: help up down logs ps up-docker down-docker logs-docker ps-docker up-local down-local logs-local ps-local \
-	run-redis run-worker run-api run-flower install install-dev test zoo chaos bench bench-peers bench-batching bench-backlog check lint types floors format clean
+	run-redis run-worker run-api run-flower install install-dev test zoo chaos bench bench-peers bench-batching bench-memory bench-backlog check lint types floors format clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ bench-peers: install-dev ## The same beside LitServe and BentoML, in environment
 
 bench-batching: install-dev ## Say what the networks gain by batches of 8 and 32
 	@$(BIN)/python -m tests.benchmarks.batching $(ARGS)
+
+bench-memory: install-dev ## Say what a further process of a worker takes
+	@$(BIN)/python -m tests.benchmarks.memory
 
 bench-backlog: install-dev ## Say what a long queue costs: make bench-backlog JOBS=100000
 	@$(BIN)/python -m tests.benchmarks.backlog --jobs $(or $(JOBS),100000)

@@ -69,16 +69,16 @@ _RESULT_FIELDS = {
 
 #: What answers, where nothing else is configured.
 _MODELS = {
-    "detect": {"name": "models/nanodet-g", "revision": "4b3637607c0c", "runtime": "torch", "device": "cpu"},
+    "detect": {"name": "models/nanodet-g", "revision": "4b3637607c0c", "runtime": "openvino", "device": "cpu"},
     "caption": {
         "name": "composer",
         "revision": "4b3637607c0c+18df6885ca38",
-        "runtime": "torch",
+        "runtime": "openvino",
         "device": "cpu",
     },
     "transform": {"name": "pillow", "revision": "13.0.0", "runtime": "pillow", "device": "cpu"},
 }
-_MODEL = {"name": "models/efficientnet-lite0", "revision": "18df6885ca38", "runtime": "torch", "device": "cpu"}
+_MODEL = {"name": "models/efficientnet-lite0", "revision": "18df6885ca38", "runtime": "openvino", "device": "cpu"}
 
 #: A GIF of one pixel, and a picture elsewhere.
 IN_JSON = {

@@ -105,7 +105,8 @@ def _fill(service: Installation, pictures: Iterator[bytes], jobs: int) -> None:
     batches = ([next(pictures) for _ in range(min(_BATCH, jobs - done))] for done in range(0, jobs, _BATCH))
     with ThreadPoolExecutor(2) as pool:
         for done, _ in enumerate(pool.map(submit, batches)):
-            print(f"\r{done * _BATCH} jobs", end="", file=sys.stderr, flush=True)
+            if sys.stderr.isatty():
+                print(f"\r{done * _BATCH} jobs", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

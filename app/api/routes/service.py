@@ -39,7 +39,7 @@ _MODELS = {
             "name": "models/efficientnet-lite0",
             "default": True,
             "revision": "18df6885ca38",
-            "runtime": "torch",
+            "runtime": "openvino",
             "device": "cpu",
             "labels": 1000,
             "workers": ["darkroom@host"],
