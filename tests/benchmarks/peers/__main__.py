@@ -70,7 +70,7 @@ class Server:
     @contextlib.contextmanager
     def taking_its_turn(self) -> Iterator[None]:
         """Let it run meanwhile."""
-        os.killpg(self._process.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
         try:
             yield
         finally:
@@ -78,11 +78,18 @@ class Server:
 
     def halt(self) -> None:
         """Let it do nothing."""
-        os.killpg(self._process.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def end(self) -> None:
         """End it and all it started."""
+        self._signal(signal.SIGKILL)
         self._process.kill()
+
+    def _signal(self, number: int) -> None:
+        # Not by their group: a peer may put its workers into others.
+        for process_id in (self._process.pid, *machine.children_of(self._process.pid)):
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                os.kill(process_id, number)
 
 
 def main() -> int:
