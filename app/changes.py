@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
+from math import inf
 from typing import Any
 
 import redis.asyncio as aioredis
@@ -61,6 +63,11 @@ class Watch:
             return False
         self._changed.clear()
         return True
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether a change may have been lost."""
+        return self._broken
 
     def hear(self, word: str) -> None:
         """End the wait, if this is what is waited for."""
@@ -128,16 +135,19 @@ class Changes:
             watch.release()
 
     async def _run(self) -> None:
+        mended_s = -inf
         while not self._stopping:
             try:
                 await self._listen()
             except (RedisError, OSError) as error:
-                if self._connected.is_set() and not isinstance(error, _SilenceError):
+                is_first = time.monotonic() - mended_s >= _SILENCE_S
+                if is_first and self._connected.is_set() and not isinstance(error, _SilenceError):
                     # A connection can break alone. A new one tells at once.
+                    mended_s = time.monotonic()
                     self._connected.clear()
                     continue
                 if not self._is_cut_off:
-                    logger.warning("wake-ups are interrupted: %s", error)
+                    logger.warning("wake-ups are interrupted: %s", error or type(error).__name__)
                 self._is_cut_off = True
             except Exception:  # without a listener nobody could wait any more: say so, and connect anew
                 logger.exception("wake-ups are interrupted")

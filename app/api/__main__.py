@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import sys
 
 import uvicorn
 
@@ -32,6 +33,10 @@ def main() -> None:
             DrainingServer(config).run()
         else:
             listening = config.bind_socket()
+            try:
+                listening.listen(config.backlog)  # several may be bound to a port on which nobody listens
+            except OSError as error:
+                sys.exit(f"Port {settings.api_port} cannot be listened on: {error}")
             multiply(settings.api_processes, listening)
             DrainingServer(config).run([listening])
 

@@ -44,28 +44,50 @@ def _is_child(count: int, listening: socket.socket) -> bool:
     """True in every child; in the parent False, once they have all ended because none could start."""
     started_s: dict[int, float] = {}
     stopped_by: int | None = None
-    failed = False
+    failed = has_lived = False
     while True:
-        while len(started_s) < count and stopped_by is None:
-            pid = os.fork()
-            if pid == 0:
-                return True
-            started_s[pid] = time.monotonic()
-        awaited = signal.sigwait(_AWAITED)
+        if stopped_by is None and _fork(started_s, count):
+            return True
+        awaited = _next_signal(may_try_again=len(started_s) < count and stopped_by is None)
         for pid, code in _ended():
+            if pid not in started_s:  # an orphan that the system gave us
+                continue
             lived_s = time.monotonic() - started_s.pop(pid)
-            failed = failed or code == STARTUP_FAILURE
+            has_lived = has_lived or lived_s >= _LIVES_AT_LEAST_S
+            failed = failed or (code == STARTUP_FAILURE and not has_lived)
             if stopped_by is None and not failed:
                 logger.warning("process %s ended with %s and is replaced", pid, code)
                 time.sleep(max(0, _LIVES_AT_LEAST_S - lived_s))
         if awaited in _STOPS or (failed and stopped_by is None):
-            stopped_by = awaited
+            stopped_by = awaited or signal.SIGCHLD
             listening.close()  # or it would go on listening when nobody answers any more
             for pid in started_s:
                 os.kill(pid, signal.SIGTERM)
         if stopped_by is not None and not started_s:
             _end_as_told(stopped_by)
             return False
+
+
+def _fork(started_s: dict[int, float], count: int) -> bool:
+    """Have `count` children, or fewer where the system has no room for more. True in the children."""
+    while len(started_s) < count:
+        try:
+            pid = os.fork()
+        except OSError as error:  # the others go on
+            logger.warning("there cannot be another process now: %s", error)
+            break
+        if pid == 0:
+            return True
+        started_s[pid] = time.monotonic()
+    return False
+
+
+def _next_signal(*, may_try_again: bool) -> int | None:
+    """What is awaited, or None if a fork that failed is to be tried again."""
+    if not may_try_again:
+        return signal.sigwait(_AWAITED)
+    received = signal.sigtimedwait(_AWAITED, _LIVES_AT_LEAST_S)
+    return received and received.si_signo
 
 
 def _ended() -> list[tuple[int, int]]:

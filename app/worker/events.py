@@ -19,6 +19,20 @@ class Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery carries no ty
         """Send an event, or keep it until the connection is made anew."""
         return super().send(type, *arguments, **{**fields, "retry": False})
 
+    def flush(self, errors: bool = True, groups: bool = True) -> None:  # noqa: FBT001, FBT002  # Celery's signature
+        """Send what was kept and what has gathered. What fails is kept, also if it fails again."""
+        if errors:
+            kept = list(self._outbound_buffer)
+            self._outbound_buffer.clear()
+            with self.mutex:
+                for event, routing_key, _ in kept:
+                    self._publish(event, self.producer, routing_key)
+        super().flush(errors=False, groups=groups)
+
+    def _publish(self, event: Any, *arguments: Any, **options: Any) -> None:
+        # Celery empties the list of what has gathered, whether that was sent or is kept.
+        super()._publish(list(event) if isinstance(event, list) else event, *arguments, **options)
+
     def extend_buffer(self, other: "Dispatcher") -> None:
         """Take over what the dispatcher of a broken connection has not sent."""
         super().extend_buffer(other)
@@ -37,8 +51,13 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
 
     _gathers_until_s = 0.0
 
+    def on_close(self) -> None:
+        """Called where a connection has broken, and the timers with it."""
+        self._gathers_until_s = 0.0
+        super().on_close()
+
     def on_send_event_buffered(self) -> None:
-        """Called for each event. One that comes late finds no timer where a connection has broken, and sets its own."""
+        """Called for each event."""
         now_s = time.monotonic()
         if now_s >= self._gathers_until_s:
             self._gathers_until_s = now_s + _GATHER_S

@@ -7,6 +7,7 @@ a power failure, does not match its list of digests and is made anew: a process 
 is killed.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -16,7 +17,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 from app.config import Settings
@@ -53,7 +53,8 @@ class ModelCache:
             with self._locked(fcntl.LOCK_EX):
                 if not _is_sound(folder):  # nobody else has made it since
                     self._make(folder, make)
-        os.utime(folder)
+        with contextlib.suppress(OSError):  # another user's, whose word keeps it, or removed at this moment
+            os.utime(folder)
         return folder
 
     def discard(self, folder: Path) -> None:
@@ -84,7 +85,7 @@ class ModelCache:
             if is_left or folder.stat().st_mtime < time.time() - _UNUSED_S:
                 shutil.rmtree(folder)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _locked(self, how: int) -> Iterator[None]:
         """The kernel frees the lock of a process that dies."""
         with (self._root / "lock").open("a") as file:

@@ -113,14 +113,16 @@ class ImageNetwork:
             from app.worker import openvino_runtime  # noqa: PLC0415  # where there is none, others run
         except ImportError as error:
             raise Unsuitable(f"OpenVINO cannot be imported: {error}") from error
-        return openvino_runtime.load(
-            source, network, preparation=self._preparation, probes=self._probes(), settings=settings
-        )
+        try:
+            return openvino_runtime.load(
+                source, network, preparation=self._preparation, probes=self._probes(), settings=settings
+            )
+        except RuntimeError as error:
+            raise Unsuitable(f"OpenVINO cannot load {source.name}: {openvino_runtime.line_of(error)}") from error
 
     def _probes(self) -> list[Arrays]:
-        """One input of every shape in which inputs may differ."""
-        inputs = [_named(self.preprocess(_probe(size))) for size in _PROBES]
-        return list({tuple(array.shape for array in each.values()): each for each in inputs}.values())
+        """Inputs of every shape in which they may differ, and different ones where they may not."""
+        return [_named(self.preprocess(_probe(size))) for size in _PROBES]
 
 
 def _named(inputs: np.ndarray | Arrays) -> Arrays:

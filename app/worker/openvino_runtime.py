@@ -25,7 +25,7 @@ from app.worker.openvino_quiet import openvino
 from app.worker.preparing import Preparation
 from app.worker.runners import Arrays, Unsuitable, check_numbers, drift_of
 from app.worker.sources import Source
-from app.worker.torch_runtime import TorchRunner
+from app.worker.torch_runtime import TorchRunner, lacks_memory
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def load(
     try:
         return _mapped(core, kept, settings)
     except RuntimeError as error:
-        logger.warning("%s does not load as it was kept, and is converted anew: %s", source.name, _line_of(error))
+        logger.warning("%s does not load as it was kept, and is converted anew: %s", source.name, line_of(error))
         cache.discard(kept)
         return _mapped(core, cache.keep(source, made_by, make), settings)
 
@@ -167,8 +167,10 @@ def _make(
                 return parts, compiled.export_model().getvalue()
     except (MemoryError, OSError):
         raise
-    except Exception as error:  # noqa: BLE001  # whatever OpenVINO raises, this network is not for it
-        return {"refusal": f"OpenVINO cannot run {name}: {_line_of(error)}"}, b""
+    except Exception as error:  # whatever OpenVINO raises, this network is not for it
+        if lacks_memory(error):  # which passes, and says nothing of the network
+            raise
+        return {"refusal": f"OpenVINO cannot run {name}: {line_of(error)}"}, b""
     return {"refusal": f"OpenVINO's answers for {name} are too far from PyTorch's: {drift:.2f} of their spread"}, b""
 
 
@@ -202,7 +204,7 @@ def _shapes(probes: Sequence[Arrays]) -> list[openvino.PartialShape]:
     return shapes
 
 
-def _line_of(error: Exception) -> str:
+def line_of(error: Exception) -> str:
     """What an error of OpenVINO says, without the places in its source that it begins with."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith("Exception from ")] or lines or [type(error).__name__]

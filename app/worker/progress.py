@@ -103,9 +103,12 @@ class Progress:
 
     def look(self) -> None:
         """Tell what is to be seen by now, if anything is. Called by the teller."""
-        with self._writing:
-            if not self._is_over and self._is_due():
-                self._write(self._backend.tell)
+        try:
+            with self._writing:
+                if not self._is_over and self._is_due():
+                    self._write(self._backend.tell)
+        except Exception:  # the teller has others to tell of, and the work goes on
+            logger.exception("job %s: progress was not stored", self._request.id)
 
     def confirm(self) -> bool:
         """Whether the job is this process's, as Redis knows: False if it does not answer. Raises `Fenced`."""
@@ -129,6 +132,8 @@ class Progress:
 
     def _is_due(self) -> bool:
         here, now_s = self._here, time.monotonic()
+        if here.state is State.STARTED:  # to say it again would be another start
+            return False
         if here.state is not self._told.state and now_s - here.since_s >= _SEEN_AFTER_S:
             return True
         has_moved = here.state is self._told.state and here.percent > self._told.percent

@@ -106,9 +106,14 @@ def memory_errors() -> Iterator[None]:
         # Of an allocation that fails PyTorch makes a class of its own in some places only.
         if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
             raise DeviceOutOfMemory("The device had no memory left for this picture.") from None
-        if any(words in str(error) for words in _NO_MEMORY):
+        if lacks_memory(error):
             raise OutOfMemory(OutOfMemory.SENTENCE) from None
         raise
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether PyTorch or OpenVINO says by this error that the worker had no memory left."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
 class TorchRunner:
@@ -149,10 +154,16 @@ def place(network: Any, *, source: Source, settings: Settings, layout: torch.mem
         laid_out = network.to(memory_format=layout) if layout else network
         torch.save(laid_out.state_dict(), folder / _WEIGHTS)
 
-    made_by = {"torch": torch.__version__, "dtype": str(dtype), "layout": str(layout), "class": type(network).__name__}
+    made_by = {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "dtype": str(dtype),
+        "layout": str(layout),
+        "class": type(network).__name__,
+    }
     try:
         kept = ModelCache(settings).keep(source, made_by, make)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # PyTorch says by the latter that the disk is full
         logger.warning("each process has its own weights of %s, for they cannot be kept: %s", source.name, error)
         return network
     weights = torch.load(kept / _WEIGHTS, mmap=True, weights_only=True)

@@ -6,15 +6,42 @@ lost with its worker is missed, and its run published again. What a worker gives
 place.
 """
 
+import logging
 from typing import Any
 
-from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.transport import TRANSPORT_ALIASES, redis, virtual
+from redis.exceptions import RedisError
+
+logger = logging.getLogger(__name__)
 
 
-class Channel(redis.Channel):  # type: ignore[misc]  # kombu carries no types
+class Taken(virtual.QoS):  # type: ignore[misc]  # kombu carries no types
+    """The messages that a worker has taken."""
+
+    def restore_unacked(self) -> list[Any]:
+        """Give all of them back; none any more once Redis fails to take one, for each would be waited for.
+
+        Those come back when their leases run out. kombu would write them to files that nobody reads.
+        """
+        self._flush()
+        try:
+            while self._delivered:
+                _, message = self._delivered.popitem()
+                self.channel._restore(message)  # noqa: SLF001  # kombu's way
+        except (RedisError, OSError) as error:
+            logger.warning("%s messages could not be given back: %s", len(self._delivered) + 1, error)
+            self._delivered.clear()
+        return []
+
+
+class Channel(redis.Channel):  # type: ignore[misc]
     """A channel whose messages, once taken, are in the worker's memory alone."""
 
     ack_emulation = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.QoS = Taken
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002  # kombu's signature
         """Put a message back where it is taken next, or to the other end of its lane, `leftmost`."""

@@ -1,9 +1,10 @@
 """Submitting: what is accepted, what is refused and how, and that what is refused leaves nothing behind."""
 
 import asyncio
+import contextlib
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from starlette.datastructures import Headers
 from app import keys, queues
 from app.api.routes.tasks import _wait_asked
 from app.config import Settings
-from tests.backends import RESULT, backend_of, request_of
+from tests.backends import RESULT, backend_of, finish, request_of
 from tests.pictures import encoded, png
 
 
@@ -252,6 +253,49 @@ async def test_a_job_that_cannot_be_waited_for_keeps_its_id(
 
     assert answer.status_code == 202
     assert answer.headers["location"] == f"/status/{answer.json()['job_id']}"
+
+
+async def test_a_submission_that_cannot_be_watched_is_accepted_all_the_same(
+    http: httpx.AsyncClient, dog: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.asynccontextmanager
+    async def nowhere(*_: Any, **__: Any) -> AsyncIterator[None]:
+        raise redis.ConnectionError("there is no connection for wake-ups")
+        yield
+
+    monkeypatch.setattr("app.jobs.Jobs.watch", nowhere)
+
+    answer = await http.post("/classify", files={"file": dog}, headers={"Prefer": "wait=5"})
+
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"/status/{answer.json()['job_id']}"
+
+
+async def test_a_break_during_the_upload_does_not_end_the_wait_that_follows(
+    application: FastAPI,
+    http: httpx.AsyncClient,
+    client: redis.Redis,
+    settings: Settings,
+    dog: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = application.state.service.jobs
+    submit = jobs.submit
+
+    async def broken_before(*arguments: Any, **options: Any) -> Any:
+        jobs._changes._wake_all(broken=True)
+        return await submit(*arguments, **options)
+
+    monkeypatch.setattr(jobs, "submit", broken_before)
+    waiting = asyncio.create_task(http.post("/classify", files={"file": dog}, headers={"Prefer": "wait=30"}))
+    async with asyncio.timeout(10):
+        while not client.zcard(keys.EXPIRING):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    (job_id,) = client.zrange(keys.EXPIRING, 0, -1)
+
+    finish(backend_of(settings), str(job_id))
+
+    assert (await waiting).status_code == 200
 
 
 async def test_a_job_keeps_its_id_when_the_server_stops(

@@ -159,6 +159,8 @@ class Clients:
             self._seen.models.append(result["model"])
 
     def _refuse(self, code: str, *, counts: bool) -> None:
+        if self._load.clients:  # a loop that goes on without its answer would only look slow
+            raise RuntimeError(f"a job was refused: {code}")
         if counts:
             self._seen.refused[code] += 1
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,3 +71,26 @@ def test_a_heartbeat_waits_for_no_redis_and_is_sent_once_it_is_back(server: Redi
             dispatcher.flush()
             sent = wait_for(heard.get_message, what="the heartbeat")
         assert sent["channel"].endswith("worker.heartbeat")
+
+
+def test_what_has_gathered_is_kept_through_an_outage_and_sent_once(server: RedisServer) -> None:
+    app = CeleryApp(Settings(_env_file=None, redis_url=server.url))
+    with Connection(server.url) as connection:
+        dispatcher = app.events.Dispatcher(connection, hostname="one@test", buffer_group=["task"])
+        dispatcher.send("worker-heartbeat")
+        server.process.stop()
+        dispatcher.send("task-started", uuid="a")
+        dispatcher.flush()
+        dispatcher.send("task-succeeded", uuid="a")
+        dispatcher.flush()
+
+        server.start()
+        with server.client() as client, client.pubsub(ignore_subscribe_messages=True) as heard:
+            heard.psubscribe("*celeryev*")
+            dispatcher.flush()
+            dispatcher.flush()
+            dispatcher.send("worker-offline")
+            told = []
+            while not (sent := wait_for(heard.get_message, what="the events"))["channel"].endswith("offline"):
+                told += [event["type"] for event in json.loads(b64decode(json.loads(sent["data"])["body"]))]
+    assert told == ["task-started", "task-succeeded"]

@@ -62,14 +62,15 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
     async def submit(request: Request, service: ServiceDep) -> Response:
         wait_s, job_id = _wait_asked(request.headers), str(uuid.uuid4())
         # Watched from before it is there, so that its end is not missed, and nobody has to look in between.
-        async with service.jobs.watch(job_id) if wait_s else contextlib.nullcontext() as own:
+        async with contextlib.AsyncExitStack() as watching:
+            own = await _watched(service, job_id, watching) if wait_s else None
             accepted = await _accept(request, service, task, job_id)
             if isinstance(accepted, Answered):
                 job, replayed, watch = await job_of(service, accepted), REPLAYED, None
                 if not wait_s:
                     return first_answer(accepted, job)
             else:
-                job, replayed, watch = accepted, {}, own
+                job, replayed, watch = accepted, {}, None if own and own.is_broken else own
             if wait_s and not job.ended:
                 job = await _end(service, job, watch, timeout_s=wait_s)
         headers = {"Location": status_url(job.record.job_id), **replayed}
@@ -153,6 +154,15 @@ async def _keep(received: Received, upload: IncomingUpload, service: Service) ->
         return Picture(path=service.storage.upload(upload.job_id, ""), filename=url.filename, url=str(url))
     keep = partial(probe_and_keep, upload, received.filename, max_pixels=service.settings.max_pixels)
     return await to_thread.run_sync(keep)
+
+
+async def _watched(service: Service, job_id: str, watching: contextlib.AsyncExitStack) -> Watch | None:
+    """A watch on a job that is not there yet; None where nothing can be told of it, for it is to be accepted anyway."""
+    try:
+        return await watching.enter_async_context(service.jobs.watch(job_id))
+    except RedisError as error:
+        logger.warning("job %s is not watched: %s", job_id, error)
+        return None
 
 
 async def _end(service: Service, job: Job, watch: Watch | None, *, timeout_s: float) -> Job:
