@@ -4,7 +4,6 @@ main process: fetch the models → fork → keep what is held alive.
 each process it forks: load every task, say how that went, take jobs.
 """
 
-import gc
 import os
 import sys
 from typing import Any
@@ -55,8 +54,7 @@ def _before_the_fork(sender: Any, **_: Any) -> None:
     _Parts.reports = Reports.open()
     models.fetch()
     # What there is now stays shared: the collector would write to every object, and so copy each page for each process.
-    gc.collect()
-    gc.freeze()
+    manners.settle()
 
 
 @signals.worker_process_init.connect

@@ -11,11 +11,8 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import app.worker.torchvision_cpu  # noqa: F401  # isort: skip  # before transformers, which imports torchvision
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
-
+from tests.benchmarks import vit
 from tests.processes import PHOTOS, Installation, Process, installation, wait_for
 
 _MAX_RATIO = 0.4
@@ -42,7 +39,9 @@ def main() -> int:
     """Run it. Returns 1 if the limit was passed."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         root = Path(folder)
-        settings = {"shipped models": {}, "ViT-B/16": {"CLASSIFY_MODEL": str(_vit(root)), "WORKER_TASKS": "classify"}}
+        weights = root / "vit-b16"
+        vit.make(weights)
+        settings = {"shipped models": {}, "ViT-B/16": {"CLASSIFY_MODEL": str(weights), "WORKER_TASKS": "classify"}}
         rows = [
             _measure(root / f"{runtime}-{number}", models, runtime, chosen)
             for number, (models, chosen) in enumerate(settings.items())
@@ -94,15 +93,6 @@ def _pss_mb(pid: int) -> int:
         if line.startswith("Pss:"):
             return int(line.split()[1]) // 1024
     raise ValueError(f"process {pid} has no PSS")
-
-
-def _vit(folder: Path) -> Path:
-    target = folder / "vit-b16"
-    network: Any = ViTForImageClassification(ViTConfig(id2label={number: str(number) for number in range(1000)}))
-    network.save_pretrained(target)
-    processor: Any = ViTImageProcessor()
-    processor.save_pretrained(target)
-    return target
 
 
 if __name__ == "__main__":
