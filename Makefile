@@ -77,7 +77,7 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@touch $@
 
 test: install-dev ## Run the tests, on a real Redis that they start
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 zoo: install-dev ## Read the odd images that Pillow is tested with, and count how they end
 	@$(BIN)/python -m tests.zoo

@@ -5,6 +5,7 @@ pictures; what comes of that is kept (`app.worker.model_cache`), be it a refusal
 network, and has no need of PyTorch's.
 """
 
+import functools
 import gc
 import json
 import logging
@@ -74,7 +75,7 @@ def load(
     `probes` are inputs of every shape in which they may differ. Raises `Unsuitable`, `ArithmeticError` for a network
     that gives no numbers in float32 either, `OSError` where nothing can be kept, and whatever `network` raises.
     """
-    core = openvino.Core()  # not before the fork: it has threads
+    core = _core()
     precisions = _precisions(core, settings)
     made_by = {
         "openvino": openvino.get_version(),
@@ -104,6 +105,17 @@ def load(
         logger.warning("%s does not load as it was kept, and is converted anew: %s", source.name, line_of(error))
         cache.discard(kept)
         return _mapped(core, cache.keep(source, made_by, make), settings)
+
+
+@functools.cache
+def _core() -> Any:
+    """The one of this process, for good; not made before the fork, for it has threads.
+
+    Each brings the thread that makes it a stack for signals, and takes that with it when it goes: the next signal then
+    ends the process, be it the one that says that a job's time is up, unless they go in the reverse order of their
+    making and in that same thread.
+    """
+    return openvino.Core()
 
 
 def _mapped(core: Any, kept: Path, settings: Settings) -> OpenVINORunner:

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -226,6 +227,28 @@ def test_numbers_that_the_processor_does_not_compute_in_are_for_pytorch() -> Non
     assert openvino_runtime._precisions(core, settings_for(dtype="float32")) == ["f32"]
     with pytest.raises(Unsuitable, match="OpenVINO does not compute in bfloat16 on this processor"):
         openvino_runtime._precisions(core, settings_for(dtype="bfloat16"))
+
+
+def test_a_signal_is_survived_when_networks_have_come_and_gone() -> None:
+    # In a process of its own: one that does not survive it says nothing of why.
+    script = """
+import signal, threading
+import app.worker.torchvision_cpu
+from tests.models.test_runtimes import classifier
+
+networks = [classifier(), classifier()]
+for _ in range(2):
+    thread = threading.Thread(target=networks.pop, args=(0,))
+    thread.start()
+    thread.join()
+signal.signal(signal.SIGALRM, lambda *_: print("survived"))
+signal.raise_signal(signal.SIGALRM)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
+    )
+
+    assert (ended.returncode, ended.stdout) == (0, "survived\n"), ended.stderr
 
 
 def test_without_openvino_pytorch_runs(monkeypatch: pytest.MonkeyPatch) -> None:
