@@ -12,7 +12,7 @@ from tests.benchmarks.arithmetic import Spread, typical
 from tests.benchmarks.loads import Load, Outcome, put
 from tests.benchmarks.photos import Photo
 from tests.benchmarks.raw_loop import RawLoop, Speed
-from tests.benchmarks.service import PROCESSES, Service
+from tests.benchmarks.service import MODEL_FUNCTION, PROCESSES, Service
 
 CLIENTS = 16
 #: Arrivals in an open loop, as shares of what the service can do.
@@ -103,9 +103,7 @@ def closed(service: Service, raw: RawLoop, photo: Photo, plan: Plan, *, network:
         if outcome.models != [raw.model]:
             raise RuntimeError(f"the raw loop runs {raw.model}, the service {outcome.models}")
     speed = _middle_of(speeds)
-    cpu_ms = {name: median(cost["cpu_ms"][name] for cost in costs) for name in PROCESSES}
-    cpu_ms["worker processes"] -= speed.cpu_ms
-    cpu_ms["model function"] = speed.cpu_ms
+    cpu_ms = {name: median(cost["cpu_ms"][name] for cost in costs) for name in (*PROCESSES, MODEL_FUNCTION)}
     cpu_ms["client"] = median(outcome.client_cpu_s / outcome.jobs * 1000 for outcome in outcomes)
     names = {name for cost in costs for name in cost["commands"]}
     return Closed(

@@ -6,7 +6,7 @@ from tests.benchmarks.arithmetic import Spread
 from tests.benchmarks.checks import Check
 from tests.benchmarks.parts import Closed, Idle, Open
 from tests.benchmarks.raw import STAGES
-from tests.benchmarks.service import PROCESSES
+from tests.benchmarks.service import MODEL_FUNCTION, PROCESSES
 
 Row = Sequence[object]
 
@@ -38,7 +38,7 @@ def closed_tables(found: Sequence[Closed]) -> str:
             each.photo.partition(",")[0],
             *(each.cpu_ms[name] for name in PROCESSES),
             each.outside_ms,
-            each.cpu_ms["model function"],
+            each.cpu_ms[MODEL_FUNCTION],
             each.cpu_ms["client"],
         )
         for each in found
@@ -81,7 +81,7 @@ def closed_tables(found: Sequence[Closed]) -> str:
                 speeds,
             ),
             "Processor time of a job, milliseconds",
-            table(("network", "photo", *_outside(), "together", "model function", "client"), costs),
+            table(("network", "photo", *_outside(), "together", MODEL_FUNCTION, "client"), costs),
             "The model function, milliseconds of one picture",
             table(("network", "photo", *STAGES, "together"), stages),
             "Redis, for each job; commands within scripts are counted too",

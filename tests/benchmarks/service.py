@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks import meter
 from tests.benchmarks.machine import children_of, cores, cpu_s
 from tests.processes import ROOT, Installation, Process
 
@@ -21,6 +22,7 @@ SETTINGS = {
 }
 #: What everything outside the model function takes is read of these, in this order.
 PROCESSES = ("API", "worker, main process", "worker processes", "Redis")
+MODEL_FUNCTION = "model function"
 _LOG_TAIL = 4000
 
 
@@ -28,7 +30,7 @@ _LOG_TAIL = 4000
 class Meters:
     """Readings since the service began."""
 
-    #: Seconds of processor time, by process.
+    #: Seconds of processor time, by process; those of the model function are told apart from its processes'.
     cpu_s: Mapping[str, float]
     #: Calls of Redis commands, by their name; those that scripts make are among them.
     commands: Mapping[str, int]
@@ -49,10 +51,12 @@ class Meters:
 class Service:
     """One Redis, one API and one worker with a process for each core."""
 
-    def __init__(self, installation: Installation) -> None:
+    def __init__(self, installation: Installation, *, meters: Path) -> None:
         self._installation = installation
+        self._meters = meters
         self._api = installation.start_api("app.api")
-        self._worker = installation.start_worker("app.worker.main", name="bench")
+        worker = "tests.benchmarks.metered_worker"
+        self._worker = installation.start_worker(worker, name="bench", **{meter.FOLDER: str(meters)})
         installation.wait_until_ready()
         self._redis = installation.redis
 
@@ -65,11 +69,13 @@ class Service:
         """What everything has taken so far."""
         with contextlib.closing(self._redis.client()) as client:
             stats, commands = client.info("stats"), client.info("commandstats")
+        function_s = meter.read(self._meters)
         return Meters(
             cpu_s={
                 "API": _with_children(self._api),
                 "worker, main process": cpu_s(self._worker.pid),
-                "worker processes": sum(map(cpu_s, children_of(self._worker.pid))),
+                "worker processes": sum(map(cpu_s, children_of(self._worker.pid))) - function_s,
+                MODEL_FUNCTION: function_s,
                 "Redis": cpu_s(self._redis.process.pid),
             },
             commands={name.removeprefix("cmdstat_"): entry["calls"] for name, entry in commands.items()},
@@ -81,11 +87,12 @@ class Service:
 @contextlib.contextmanager
 def running(folder: Path, *, settings: Mapping[str, str]) -> Iterator[Service]:
     """The service, ready. If anything fails, the ends of its logs go to standard error."""
-    source = folder / "empty"
+    source, meters = folder / "empty", folder / "meters"
     source.mkdir()
+    meters.mkdir()
     installation = Installation(folder, source=source, **{"WORKER_CONCURRENCY": str(cores()), **settings})
     try:
-        yield Service(installation)
+        yield Service(installation, meters=meters)
     except BaseException:
         for log in sorted(folder.glob("*.log")):
             sys.stderr.write(f"--- {log.name}\n{log.read_text(errors='replace')[-_LOG_TAIL:]}\n")

@@ -4,6 +4,8 @@ import asyncio
 import io
 import json
 import os
+import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.benchmarks import checks, machine, report
+from tests.benchmarks import checks, machine, meter, report
 from tests.benchmarks.arithmetic import Spread, arrivals, percentile, spread, typical
 from tests.benchmarks.connection import Address, Connection
 from tests.benchmarks.loadgen import Clients
@@ -253,3 +255,21 @@ async def server(handler: Handler) -> AsyncIterator[tuple[int, list[tuple[str, b
     async with await asyncio.start_server(talk, "127.0.0.1", limit=2**20) as serving:
         yield serving.sockets[0].getsockname()[1], seen
         await asyncio.gather(*(each for each in talks if each))  # clients hang up when they are done
+
+
+def test_what_a_stage_takes_is_added_up_for_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(meter.FOLDER, str(tmp_path))
+    (tmp_path / "1").write_bytes(struct.pack("d", 100.0))
+    began_s = time.process_time()
+
+    @meter.metered
+    def stage(seconds: float) -> str:
+        while time.process_time() < began_s + seconds:
+            pass
+        return "done"
+
+    assert stage(0.1) == "done"
+    first = meter.read(tmp_path)
+    stage(seconds=0.2)
+
+    assert 100.05 < first < meter.read(tmp_path) <= 100 + time.process_time() - began_s
