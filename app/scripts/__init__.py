@@ -7,6 +7,7 @@ write, so none is cut off in the middle.
 """
 
 import json
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -17,7 +18,7 @@ from redis.commands.core import AsyncScript, Script
 from app import keys
 from app.priority import Priority
 
-#: How the scripts name keys; the prelude adds what follows.
+#: How the scripts name keys, as `key.job`; they add what follows.
 _KEYS = {
     "job": keys.job(""),
     "meta": keys.meta(""),
@@ -34,18 +35,32 @@ _KEYS = {
     "retries": keys.RETRIES,
     "lane_separator": keys.LANE_SEPARATOR,
 }
+#: Other constants of theirs.
+_CONSTANTS = {
+    "PRIORITIES": "{" + ", ".join(f"'{priority:d}'" for priority in sorted(Priority)) + "}",
+    "HIGH": f"'{Priority.HIGH:d}'",
+    "LEASE_TTL": f"{keys.LEASE_TTL_S * 1000}",
+}
+
+_COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
+_KEY = re.compile(r"\bkey\.(\w+)")
+_DEFINITION = re.compile(r"^local (?:function )?(\w+)", re.MULTILINE)
 
 
 @cache
 def source(name: str) -> str:
-    """The text of a script, with what all of them share before it."""
-    folder = files(__name__)
-    names = ", ".join(f"{name} = [=[{text}]=]" for name, text in _KEYS.items())
-    priorities = ", ".join(f"'{priority:d}'" for priority in sorted(Priority))
-    constants = (
-        f"local key = {{{names}}}\nlocal PRIORITIES = {{{priorities}}}\nlocal LEASE_TTL = {keys.LEASE_TTL_S * 1000}\n"
-    )
-    return constants + (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+    """The text of a script, with what it needs of the prelude before it: Redis makes that anew at each run."""
+    constants = "\n\n".join(f"local {constant} = {value}" for constant, value in _CONSTANTS.items())
+    script = _read(name)
+    # Blank lines part what is defined there, each thing below what it needs.
+    for block in reversed(f"{constants}\n\n{_read('prelude')}".split("\n\n")):
+        if any(re.search(rf"\b{defined}\b", script) for defined in _DEFINITION.findall(block)):
+            script = f"{block}\n{script}"
+    return _KEY.sub(lambda match: f"'{_KEYS[match[1]]}'", script)
+
+
+def _read(name: str) -> str:
+    return _COMMENT.sub("", (files(__name__) / f"{name}.lua").read_text())
 
 
 def call(client: Any, name: str, **given: Any) -> Any:

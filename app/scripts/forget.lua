@@ -2,9 +2,10 @@
 -- asked to end brings its job here again.
 
 for _, id in ipairs(given.ids) do
-  local run, cancel_at, over = fields(id, 'run_id', 'cancel_at', 'over')
-  if run then redis.call('SREM', key.followers .. run, id) end
-  if over or not cancel_at then unhold(id) end
+  local job = record(id)
+  if job.run_id then redis.call('SREM', key.followers .. job.run_id, id) end
+  if job.over or not job.cancel_at then unhold(id) end
   list(id, nil)
   redis.call('ZREM', key.expiring, id)
 end
+save()

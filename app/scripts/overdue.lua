@@ -6,10 +6,10 @@ local overdue = {}
 for _, lane in ipairs(given.lanes) do
   local waiting = waiting_key(lane.task, lane.priority)
   for _, run in ipairs(redis.call('ZRANGE', waiting, 0, 99)) do
-    local task, since = fields(run, 'task', 'waiting_since')
-    if not task then
+    local found = record(run)
+    if not found.task then
       redis.call('ZREM', waiting, run)
-    elseif now - (since or now) > given.longest then
+    elseif now - (found.waiting_since or now) > given.longest then
       overdue[#overdue + 1] = run
     else
       break

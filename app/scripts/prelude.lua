@@ -1,21 +1,94 @@
--- What all scripts share. A run has the id of the job that began it, and lives in that job's record; jobs that joined
--- it follow. A job that left its run to its followers says so in `left`, and the record goes on for the run alone.
--- `process` is the token of the process that runs it: the run is that one's alone, from its start until it ends, is put
--- aside or published again. Its lease says only that its worker lives; one whose lease has run out is published again.
+-- What all scripts share; each is given what it needs of this. A run has the id of the job that began it, and lives in
+-- that job's record; jobs that joined it follow. A job that left its run to its followers says so in `left`, and the
+-- record goes on for the run alone. `process` is the token of the process that runs it: the run is that one's alone, from
+-- its start until it ends, is put aside or published again. Its lease says only that its worker lives; one whose lease
+-- has run out is published again.
 
 local given = cjson.decode(ARGV[1])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 -- How long an open job, a result and a tombstone live, in ms; for scripts that are told.
 local lives = given.lives
-local HIGH = PRIORITIES[1]
-
-local function fields(id, ...)
-  return unpack(redis.call('HMGET', key.job .. id, ...))
-end
 
 local function announce(id, word)
   redis.call('PUBLISH', key.change .. id, word)
+end
+
+-- Records
+
+local records = {}
+local moments = {}
+
+-- The record of a job. It is read once; what is assigned to it is written when the script saves, all at once: numbers are
+-- whole, and false takes a field away.
+local function record(id)
+  local known = records[id]
+  if not known then
+    local said, fields = redis.call('HGETALL', key.job .. id), {}
+    for place = 1, #said, 2 do fields[said[place]] = said[place + 1] end
+    known = setmetatable({}, {__index = fields, said = said})
+    records[id] = known
+  end
+  return known
+end
+
+-- A field as it is written. Redis would write a number as one that may have a fraction, which takes long.
+local function text(value)
+  return type(value) == 'number' and string.format('%d', value) or value
+end
+
+-- Keeps a record and the files it names, whoever needs them.
+local function keep_until(id, moment)
+  moments[id] = moment
+end
+
+-- Writes what has changed of the records. A script that changes any does so last.
+local function save()
+  for id, changes in pairs(records) do
+    local before, set, last, gone = getmetatable(changes).__index, {}, 0, {}
+    for name, value in pairs(changes) do
+      if value then
+        set[last + 1], set[last + 2] = name, text(value)
+        last = last + 2
+      elseif before[name] then
+        gone[#gone + 1] = name
+      end
+    end
+    if last > 0 then redis.call('HSET', key.job .. id, unpack(set)) end
+    if gone[1] then redis.call('HDEL', key.job .. id, unpack(gone)) end
+  end
+  for id, moment in pairs(moments) do
+    redis.call('PEXPIREAT', key.job .. id, text(moment + lives.tombstone))
+    redis.call('ZADD', key.expiring, text(moment), id)
+  end
+end
+
+-- All of a record, names and values in turn, as it will be saved; with `instead` in place of some of it. A name that comes
+-- again counts the second time.
+local function flat(id, instead)
+  local changes = record(id)
+  local before = getmetatable(changes)
+  if not instead and next(changes) == nil then return before.said end
+  local said, gone = {unpack(before.said)}, {}
+  for _, fields in ipairs({changes, instead}) do
+    for name, value in pairs(fields) do
+      if value then
+        local last = #said
+        said[last + 1], said[last + 2] = name, text(value)
+      elseif before.__index[name] then
+        gone[#gone + 1] = name
+      end
+    end
+  end
+  for _, name in ipairs(gone) do
+    for place = #said - 1, 1, -2 do
+      if said[place] == name then
+        table.remove(said, place)
+        table.remove(said, place)
+      end
+    end
+  end
+  return said
 end
 
 -- Queues and their lanes
@@ -28,62 +101,71 @@ local function lane_key(task, priority)
   return priority == HIGH and task or task .. key.lane_separator .. priority
 end
 
-local function lane_fields(task, priority, ...)
-  local names = {}
-  for place, name in ipairs({...}) do names[place] = task .. ':' .. priority .. ':' .. name end
+-- What is known of the lanes of a queue: names are of a priority and a field, or of `all` and a field.
+local function lane_fields(task, ...)
+  local names = {...}
+  for place, name in ipairs(names) do names[place] = task .. ':' .. name end
   return unpack(redis.call('HMGET', key.lanes, unpack(names)))
 end
 
-local function set_lane_fields(task, priority, values)
-  local flat = {}
+local function set_lane_fields(task, prefix, values)
+  local set = {}
   for name, value in pairs(values) do
-    flat[#flat + 1] = task .. ':' .. priority .. ':' .. name
-    flat[#flat + 1] = value
+    set[#set + 1] = task .. ':' .. prefix .. ':' .. name
+    set[#set + 1] = value
   end
-  redis.call('HSET', key.lanes, unpack(flat))
+  redis.call('HSET', key.lanes, unpack(set))
 end
 
--- How many runs wait on the lanes of a queue, and ms from one start to the next, -1 where that is not known. A lane has
--- its say by what waits there: the pace of one that is empty may be an old one.
-local function backlog(task)
-  local depth, paced, drain = 0, 0, 0
-  for _, priority in ipairs(PRIORITIES) do
-    local waiting = redis.call('ZCARD', waiting_key(task, priority))
-    local interval = tonumber(lane_fields(task, priority, 'interval') or -1)
-    depth = depth + waiting
-    if interval >= 0 then paced, drain = paced + waiting, drain + waiting * interval end
+-- What to say if the lanes of a queue have no room for so many `more` runs: 'full', how many wait there, and ms from one
+-- start to the next, -1 where that is not known. A lane has its say by what waits there: the pace of one that is empty
+-- may be an old one.
+local function refusal(task, more)
+  local waiting, depth = {}, 0
+  for place, priority in ipairs(PRIORITIES) do
+    waiting[place] = redis.call('ZCARD', waiting_key(task, priority))
+    depth = depth + waiting[place]
   end
-  return depth, paced > 0 and math.floor(drain / paced) or -1
+  if depth + more <= given.max_depth then return end
+  local paced, drain = 0, 0
+  for place, priority in ipairs(PRIORITIES) do
+    local interval = lane_fields(task, priority .. ':interval')
+    if interval then paced, drain = paced + waiting[place], drain + waiting[place] * interval end
+  end
+  return {'full', depth, paced > 0 and math.floor(drain / paced) or -1}
 end
 
 -- Puts a run's message at the end of its lane, under the lane's next number.
-local function publish(run, message)
-  local task, priority = fields(run, 'task', 'priority')
-  local number = redis.call('HINCRBY', key.lanes, task .. ':' .. priority .. ':last', 1)
-  redis.call('HSET', key.job .. run, 'number', number, 'waiting_since', now)
-  redis.call('ZADD', waiting_key(task, priority), number, run)
-  redis.call('LPUSH', lane_key(task, priority), message)
+local function publish(id, message)
+  local run = record(id)
+  run.number = redis.call('HINCRBY', key.lanes, run.task .. ':' .. run.priority .. ':last', 1)
+  run.waiting_since = now
+  redis.call('ZADD', waiting_key(run.task, run.priority), text(run.number), id)
+  redis.call('LPUSH', lane_key(run.task, run.priority), message)
 end
 
-local function waits(run)
-  local task, priority = fields(run, 'task', 'priority')
-  return task and redis.call('ZSCORE', waiting_key(task, priority), run)
+local function waits(id)
+  local run = record(id)
+  return run.task and redis.call('ZSCORE', waiting_key(run.task, run.priority), id)
 end
 
--- Takes a run out of whatever holds it; a message of it that is still there finds nothing to start.
-local function unhold(run)
-  local task, priority = fields(run, 'task', 'priority')
-  if task then redis.call('ZREM', waiting_key(task, priority), run) end
-  redis.call('ZREM', key.retries, run)
-  redis.call('ZREM', key.leases, run)
-  redis.call('HDEL', key.job .. run, 'process')
+-- Takes a run out of whatever holds it; a message of it that is still there finds nothing to start. One that a process
+-- has neither waits nor is put aside.
+local function unhold(id)
+  local run = record(id)
+  if not run.process then
+    if run.task then redis.call('ZREM', waiting_key(run.task, run.priority), id) end
+    redis.call('ZREM', key.retries, id)
+  end
+  redis.call('ZREM', key.leases, id)
+  run.process = false
 end
 
 -- Jobs
 
 -- What a list holds of a job: texts that sort by submission.
-local function member_of(submitted_at, id)
-  return string.format('%013d:%s', submitted_at, id)
+local function member_of(job, id)
+  return string.format('%013d:%s', job.submitted_at, id)
 end
 
 local function job_of(member)
@@ -92,37 +174,24 @@ end
 
 -- Lists a job under a status, and no longer under the one before; under none, when there is none.
 local function list(id, status)
-  local task, submitted_at, listed, dead = fields(id, 'task', 'submitted_at', 'listed', 'dead')
-  if not task or listed == status then return end
-  local member = member_of(submitted_at, id)
-  if listed then redis.call('ZREM', key.listed .. task .. ':' .. listed, member) end
-  if dead then
-    redis.call('ZREM', key.listed .. task .. ':' .. key.dead, member)
-    redis.call('HDEL', key.job .. id, 'dead')
-  end
-  if status then
-    redis.call('ZADD', key.listed .. task .. ':' .. status, 0, member)
-    redis.call('HSET', key.job .. id, 'listed', status)
-  else
-    redis.call('HDEL', key.job .. id, 'listed')
-  end
+  local job = record(id)
+  if not job.task or job.listed == status then return end
+  local member, lists = member_of(job, id), key.listed .. job.task .. ':'
+  if status then redis.call('ZADD', lists .. status, 0, member) end
+  if job.listed then redis.call('ZREM', lists .. job.listed, member) end
+  if job.dead then redis.call('ZREM', lists .. key.dead, member) end
+  job.listed, job.dead = status or false, false
 end
 
 local function list_as_dead(id)
-  local task, submitted_at = fields(id, 'task', 'submitted_at')
-  redis.call('ZADD', key.listed .. task .. ':' .. key.dead, 0, member_of(submitted_at, id))
-  redis.call('HSET', key.job .. id, 'dead', 1)
+  local job = record(id)
+  redis.call('ZADD', key.listed .. job.task .. ':' .. key.dead, 0, member_of(job, id))
+  job.dead = 1
 end
 
--- Keeps a record and the files it names, whoever needs them.
-local function keep_until(id, moment)
-  redis.call('PEXPIREAT', key.job .. id, moment + lives.tombstone)
-  redis.call('ZADD', key.expiring, moment, id)
-end
-
--- Keeps a job that somebody needs; what follows are other fields of the record to set.
-local function live_until(id, moment, ...)
-  redis.call('HSET', key.job .. id, 'expires_at', moment, ...)
+-- Keeps a job that somebody needs.
+local function live_until(id, moment)
+  record(id).expires_at = moment
   keep_until(id, moment)
 end
 
@@ -130,34 +199,37 @@ local STATUS = {SUCCESS = 'completed', FAILURE = 'failed', REVOKED = 'cancelled'
 
 -- Ends one job, with a value as Celery stores it.
 local function end_job(id, state, value)
-  live_until(id, now + lives.result, 'updated_at', now, 'finished_at', now)
-  redis.call('HDEL', key.job .. id, 'retry_at')
-  redis.call('SET', key.meta .. id, value, 'PXAT', now + lives.result)
+  local job = record(id)
+  live_until(id, now + lives.result)
+  job.updated_at, job.finished_at, job.retry_at = now, now, false
+  redis.call('SET', key.meta .. id, value, 'PXAT', text(now + lives.result))
   list(id, STATUS[state])
   announce(id, state)
 end
 
 -- Runs
 
+-- Whether a job's time is not over. Of very many it is asked, and of most nothing else is needed.
 local function is_there(id)
-  local expires_at = fields(id, 'expires_at')
+  local expires_at = records[id] and records[id].expires_at or redis.call('HGET', key.job .. id, 'expires_at')
   return expires_at and tonumber(expires_at) > now
 end
 
 -- Whether a run's own job wants it.
-local function wants_itself(run)
-  local expires_at, left = fields(run, 'expires_at', 'left')
-  return expires_at and tonumber(expires_at) > now and not left
+local function wants_itself(id)
+  local run = record(id)
+  return run.expires_at and tonumber(run.expires_at) > now and not run.left
 end
 
--- The jobs that a run is for: its own unless it has left, and its followers; not those whose time is over.
+-- The jobs that a run is for: its own unless it has left, and its followers; not those whose time is over. And whether it
+-- has any followers.
 local function subscribers(run)
-  local ids = {}
+  local ids, followers = {}, redis.call('SMEMBERS', key.followers .. run)
   if wants_itself(run) then ids[1] = run end
-  for _, id in ipairs(redis.call('SMEMBERS', key.followers .. run)) do
+  for _, id in ipairs(followers) do
     if is_there(id) then ids[#ids + 1] = id end
   end
-  return ids
+  return ids, #followers > 0
 end
 
 -- Whether anybody still wants what a run gives. The first who does is enough: there may be very many.
@@ -171,57 +243,62 @@ end
 
 -- Keeps the record of a run, and the upload that it names.
 local function record_until(run, moment)
-  if fields(run, 'left') then keep_until(run, moment) else live_until(run, moment) end
+  if record(run).left then keep_until(run, moment) else live_until(run, moment) end
 end
 
--- Keeps a run and its jobs, and what else is there for them.
+-- Whether a run is the one that answers what it stands for.
+local function is_the_answer(run)
+  local digest = record(run).digest
+  return digest and redis.call('GET', key.same .. digest) == run
+end
+
+-- Keeps a run and its jobs, and what else is there for them. Returns the jobs.
 local function run_until(run, moment)
-  for _, id in ipairs(subscribers(run)) do
+  local ids, is_followed = subscribers(run)
+  for _, id in ipairs(ids) do
     if id ~= run then live_until(id, moment) end
   end
   record_until(run, moment)
-  redis.call('PEXPIREAT', key.followers .. run, moment)
-  local digest = fields(run, 'digest')
-  if digest and redis.call('GET', key.same .. digest) == run then
-    redis.call('PEXPIREAT', key.same .. digest, moment)
-  end
+  if is_followed then redis.call('PEXPIREAT', key.followers .. run, text(moment)) end
+  if is_the_answer(run) then redis.call('PEXPIREAT', key.same .. record(run).digest, text(moment)) end
+  return ids
 end
 
 -- Keeps, with a job that ends, what it showed of its run while that went on: how often, and when, that was started.
-local function keep_starts(id, attempts, started_at)
-  redis.call('HSET', key.job .. id, 'attempts', attempts or 0)
-  if started_at then redis.call('HSET', key.job .. id, 'started_at', started_at) end
+local function keep_starts(id, run)
+  local job = record(id)
+  job.attempts = run.attempts or 0
+  if run.started_at then job.started_at = run.started_at end
 end
 
 -- Ends a run and every job that it is for, as `dead` if it killed its processes. Its answer is for later jobs too, unless
 -- it is `unlike` what they ask for.
-local function end_run(run, state, value, how)
-  local dead, unlike = how and how.dead, how and how.unlike
-  unhold(run)
-  redis.call('HSET', key.job .. run, 'over', state, 'over_at', now)
-  local digest, left, expires_at, attempts, started_at =
-    fields(run, 'digest', 'left', 'expires_at', 'attempts', 'started_at')
-  for _, id in ipairs(subscribers(run)) do
-    if id ~= run then keep_starts(id, attempts, started_at) end
-    end_job(id, state, value)
-    if dead then list_as_dead(id) end
+local function end_run(id, state, value, how)
+  local run, dead, unlike = record(id), how and how.dead, how and how.unlike
+  unhold(id)
+  run.over, run.over_at = state, now
+  local ids, is_followed = subscribers(id)
+  for _, one in ipairs(ids) do
+    if one ~= id then keep_starts(one, run) end
+    end_job(one, state, value)
+    if dead then list_as_dead(one) end
   end
-  redis.call('DEL', key.followers .. run)
-  if left then
+  if is_followed then redis.call('DEL', key.followers .. id) end
+  if run.left then
     -- Its own answer has been given: what was kept for the run goes, or stays for jobs that may have the same answer.
-    keep_until(run, math.max(now, tonumber(expires_at)))
-    if left == 'ERASED' then
-      redis.call('DEL', key.meta .. run)
-      redis.call('HDEL', key.job .. run, 'options')
+    keep_until(id, math.max(now, tonumber(run.expires_at)))
+    if run.left == 'ERASED' then
+      redis.call('DEL', key.meta .. id)
+      run.options = false
     else
-      redis.call('SET', key.meta .. run, value, 'PXAT', now + lives.result)
+      redis.call('SET', key.meta .. id, value, 'PXAT', text(now + lives.result))
     end
   end
-  if digest and redis.call('GET', key.same .. digest) == run then
-    if state == 'SUCCESS' and left ~= 'ERASED' and not unlike then
-      redis.call('PEXPIREAT', key.same .. digest, now + lives.result)
+  if is_the_answer(id) then
+    if state == 'SUCCESS' and run.left ~= 'ERASED' and not unlike then
+      redis.call('PEXPIREAT', key.same .. run.digest, text(now + lives.result))
     else
-      redis.call('DEL', key.same .. digest)
+      redis.call('DEL', key.same .. run.digest)
     end
   end
 end
@@ -237,66 +314,56 @@ local function revoked(id)
 end
 
 -- Nobody wants a run any more: it is ended where it waits, and asked to end where it runs. True if it has ended.
-local function stop_run(run)
-  if fields(run, 'process') then
-    redis.call('HSET', key.job .. run, 'cancel_at', now)
+local function stop_run(id)
+  local run = record(id)
+  if run.process then
+    run.cancel_at = now
     return false
   end
-  end_run(run, 'REVOKED', revoked(run))
+  end_run(id, 'REVOKED', revoked(id))
   return true
 end
 
 -- What the record of a job says that left its run: not what has become of the run since.
-local function as_it_left(id, found)
-  local told = {}
-  local changed = {attempts = true, started_at = true, retry_at = true, updated_at = true}
-  for place = 1, #found, 2 do
-    if not changed[found[place]] then
-      told[#told + 1] = found[place]
-      told[#told + 1] = found[place + 1]
-    end
-  end
-  local finished_at, attempts, started_at = fields(id, 'finished_at', 'left_attempts', 'left_started_at')
-  for name, value in pairs({updated_at = finished_at, attempts = attempts, started_at = started_at or nil}) do
-    told[#told + 1] = name
-    told[#told + 1] = value
-  end
-  return told
+local function as_it_left(id)
+  local job = record(id)
+  return flat(id, {
+    updated_at = job.finished_at,
+    attempts = job.left_attempts,
+    started_at = job.left_started_at or false,
+    retry_at = false,
+  })
+end
+
+-- While a job follows, it shows how the run goes.
+local function as_it_follows(id, run)
+  local shown = {}
+  for _, name in ipairs({'attempts', 'started_at', 'retry_at', 'updated_at'}) do shown[name] = record(run)[name] end
+  return flat(id, shown)
 end
 
 -- What a client may know of a job: 'unknown', 'gone', or 'job' with its fields, its state as Celery stores it, how many
 -- jobs are ahead of it, ms until it starts, ms that jobs of its kind run, and the time. -1 and '' are for none.
 local function read(id)
-  local found = redis.call('HGETALL', key.job .. id)
-  if #found == 0 then return {'unknown'} end
-  local task, expires_at, finished_at, run, left =
-    fields(id, 'task', 'expires_at', 'finished_at', 'run_id', 'left')
-  if tonumber(expires_at) <= now then return {'gone'} end
-  local duration = tonumber(lane_fields(task, 'all', 'duration') or -1)
-  if left then return {'job', as_it_left(id, found), revoked(id), -1, -1, duration, now} end
-  run = not finished_at and run or id
-  local meta = redis.call('GET', key.meta .. run)
-  if not meta and finished_at then return {'gone'} end
-  if run ~= id then
-    -- While it follows, it shows how the run goes: a name that comes again counts the second time.
-    for _, name in ipairs({'attempts', 'started_at', 'retry_at', 'updated_at'}) do
-      local value = fields(run, name)
-      if value then
-        found[#found + 1] = name
-        found[#found + 1] = value
-      end
-    end
-  end
-  if meta then return {'job', found, meta, -1, -1, duration, now} end
-  local priority = fields(run, 'priority')
+  local job = record(id)
+  if not job.expires_at then return {'unknown'} end
+  if tonumber(job.expires_at) <= now then return {'gone'} end
+  local run = not job.finished_at and job.run_id or id
+  local meta = job.left and revoked(id) or redis.call('GET', key.meta .. run)
+  if not meta and job.finished_at then return {'gone'} end
+  local said = job.left and as_it_left(id) or run ~= id and as_it_follows(id, run) or flat(id)
+  local task = job.task
+  local duration = tonumber(lane_fields(task, 'all:duration') or -1)
+  if meta then return {'job', said, meta, -1, -1, duration, now} end
+  local priority = record(run).priority
+  local interval, high_interval = lane_fields(task, priority .. ':interval', HIGH .. ':interval')
+  interval = tonumber(interval or duration)
   local ahead = redis.call('ZRANK', waiting_key(task, priority), run) or 0
-  local interval = tonumber(lane_fields(task, priority, 'interval') or duration)
   local wait = interval < 0 and -1 or (ahead + 0.5) * interval
   if priority ~= HIGH then
     local first = redis.call('ZCARD', waiting_key(task, HIGH))
     ahead = ahead + first
-    if wait >= 0 then wait = wait + first * tonumber(lane_fields(task, HIGH, 'interval') or interval) end
+    if wait >= 0 then wait = wait + first * tonumber(high_interval or interval) end
   end
-  return {'job', found, '', ahead, math.floor(wait), duration, now}
+  return {'job', said, '', ahead, math.floor(wait), duration, now}
 end
-

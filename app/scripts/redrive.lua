@@ -4,17 +4,17 @@
 local id = given.id
 local known = read(id)[1]
 if known ~= 'job' then return {known} end
-local listed, task = fields(id, 'listed', 'task')
-if listed ~= 'failed' then return {'not failed'} end
-local depth, interval = backlog(task)
-if depth >= given.max_depth then return {'full', depth, interval} end
+local job = record(id)
+if job.listed ~= 'failed' then return {'not failed'} end
+local full = refusal(job.task, 1)
+if full then return full end
 -- First what a full Redis refuses.
-redis.call('HSET', key.job .. id, 'priority', given.priority)
-redis.call('HSET', key.job .. id, 'crashes', 0, 'retries', 0, 'updated_at', now)
-redis.call('HDEL', key.job .. id, 'finished_at', 'started_at', 'over', 'over_at', 'run_id', 'digest')
-redis.call('DEL', key.meta .. id)
-live_until(id, now + lives.open)
 list(id, 'pending')
+redis.call('DEL', key.meta .. id)
+job.priority, job.crashes, job.retries, job.updated_at = tostring(given.priority), 0, 0, now
+for _, name in ipairs({'finished_at', 'started_at', 'over', 'over_at', 'run_id', 'digest'}) do job[name] = false end
+live_until(id, now + lives.open)
 publish(id, given.message)
 announce(id, 'PENDING')
+save()
 return {'published', read(id)}

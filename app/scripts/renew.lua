@@ -3,22 +3,22 @@
 -- whether to go on: 'mine', 'held' by another, 'cancelled', 'ended' or 'gone'.
 
 local function renew(run, token)
-  if redis.call('EXISTS', key.job .. run) == 0 then return 'gone' end
-  local over, cancel_at, process = fields(run, 'over', 'cancel_at', 'process')
-  if over then return 'ended' end
+  local found = record(run)
+  if not found.task then return 'gone' end
+  if found.over then return 'ended' end
   if not token then
     redis.call('ZADD', key.leases, now + LEASE_TTL, run)
     return 'mine'
   end
-  if not process and waits(run) and redis.call('ZSCORE', key.leases, run) then
+  if not found.process and waits(run) and redis.call('ZSCORE', key.leases, run) then
     -- A process has the message and has not come to start it. One that has lost its run hears the same until another
     -- starts it, and can do nothing with it.
     redis.call('ZADD', key.leases, now + LEASE_TTL, run)
     return 'mine'
   end
-  if process ~= token then return 'held' end
+  if found.process ~= token then return 'held' end
   redis.call('ZADD', key.leases, now + LEASE_TTL, run)
-  if cancel_at then return 'cancelled' end
+  if found.cancel_at then return 'cancelled' end
   if not wanted(run) then return 'gone' end
   return 'mine'
 end

@@ -6,7 +6,7 @@
 local MAX_FOLLOWERS = 1000
 local claim, task = given.claim, given.task
 
-if given.jobs[1] and redis.call('EXISTS', key.job .. given.jobs[1].fields.job_id) == 1 then
+if given.jobs[1] and record(given.jobs[1].fields.job_id).task then
   -- Accepted before, and the answer was lost on its way.
   local said = {}
   for place, job in ipairs(given.jobs) do said[place] = read(job.fields.job_id) end
@@ -21,11 +21,11 @@ end
 local function joinable(job)
   local run = redis.call('GET', key.same .. job.digest)
   if not run then return end
-  local over, cancel_at, priority = fields(run, 'over', 'cancel_at', 'priority')
-  if over == 'SUCCESS' and redis.call('EXISTS', key.meta .. run) == 1 then return run, true end
-  if over or cancel_at or not wanted(run) then return end
+  local found = record(run)
+  if found.over == 'SUCCESS' and redis.call('EXISTS', key.meta .. run) == 1 then return run, true end
+  if found.over or found.cancel_at or not wanted(run) then return end
   -- A job that is to be served before others does not wait among them.
-  if tonumber(priority) > tonumber(job.fields.priority) and waits(run) then return end
+  if tonumber(found.priority) > tonumber(job.fields.priority) and waits(run) then return end
   if redis.call('SCARD', key.followers .. run) >= MAX_FOLLOWERS then return end
   return run, false
 end
@@ -44,40 +44,38 @@ for place, job in ipairs(given.jobs) do
   end
 end
 
-local depth, interval = backlog(task)
-if queued > 0 and depth + queued > given.max_depth then return {'full', depth, interval} end
+local full = queued > 0 and refusal(task, queued)
+if full then return full end
 
 local function start_run(id, job)
   publish(id, job.message)
   if job.digest then
-    redis.call('HSET', key.job .. id, 'digest', job.digest, 'model_is', job.model_is)
-    redis.call('SET', key.same .. job.digest, id, 'PXAT', now + lives.open)
+    local run = record(id)
+    run.digest, run.model_is = job.digest, job.model_is
+    redis.call('SET', key.same .. job.digest, id, 'PXAT', text(now + lives.open))
   end
 end
 
 local function follow(id, run)
-  redis.call('HSET', key.job .. id, 'run_id', run)
+  record(id).run_id = run
   redis.call('SADD', key.followers .. run, id)
   -- What belongs to the run stays as long as the last that joined may need it.
   local moment = math.max(now + lives.open, tonumber(redis.call('ZSCORE', key.expiring, run) or 0))
-  redis.call('PEXPIREAT', key.followers .. run, moment)
-  redis.call('PEXPIREAT', key.meta .. run, moment)
+  redis.call('PEXPIREAT', key.followers .. run, text(moment))
+  redis.call('PEXPIREAT', key.meta .. run, text(moment))
   record_until(run, moment)
 end
 
-local said = {}
 for place, job in ipairs(given.jobs) do
   local id, plan = job.fields.job_id, plans[place]
-  local flat = {'submitted_at', now, 'updated_at', now}
-  for name, value in pairs(job.fields) do
-    flat[#flat + 1] = name
-    flat[#flat + 1] = value
-  end
-  live_until(id, now + lives.open, unpack(flat))
+  local new = record(id)
+  for name, value in pairs(job.fields) do new[name] = value end
+  new.submitted_at, new.updated_at = now, now
+  live_until(id, now + lives.open)
   list(id, 'pending')
   if plan.ended then
-    local submitted_at, over_at = fields(plan.run, 'submitted_at', 'over_at')
-    redis.call('HSET', key.job .. id, 'cached', 1, 'total_ms', over_at - submitted_at)
+    local run = record(plan.run)
+    new.cached, new.total_ms = 1, run.over_at - run.submitted_at
     end_job(id, 'SUCCESS', redis.call('GET', key.meta .. plan.run))
   elseif plan.run then
     follow(id, plan.run)
@@ -85,9 +83,11 @@ for place, job in ipairs(given.jobs) do
   else
     start_run(id, job)
   end
-  said[place] = read(id)
 end
+save()
 
 if given.batch then redis.call('SET', given.batch.key, given.batch.text, 'PX', given.batch.ttl) end
 if claim then redis.call('SET', claim.key, claim.answer, 'PX', claim.ttl) end
+local said = {}
+for place, job in ipairs(given.jobs) do said[place] = read(job.fields.job_id) end
 return {'accepted', unpack(said)}

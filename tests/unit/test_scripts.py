@@ -9,7 +9,7 @@ import pytest
 import redis
 import redis.asyncio as aioredis
 
-from app import local, scripts
+from app import keys, local, scripts
 from tests.processes import RedisServer
 
 NAMES = sorted(
@@ -18,6 +18,11 @@ NAMES = sorted(
     if path.name.endswith(".lua") and path.name != "prelude.lua"
 )
 COMMAND = re.compile(r"redis\.p?call\(\s*'(\w+)'")
+CALLED = re.compile(r"(?<![\w.])(\w+)\(")
+FUNCTION = re.compile(r"^ *local function (\w+)", re.MULTILINE)
+#: Of Lua itself, and what stands before a bracket without being called.
+LUA = {"getmetatable", "ipairs", "next", "pairs", "setmetatable", "tonumber", "tostring", "type", "unpack"}
+WORDS = {"and", "elseif", "function", "if", "not", "or"}
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +47,27 @@ def test_redis_takes_a_script_and_knows_its_commands(oldest: redis.Redis, name: 
     assert commands
     known = oldest.execute_command("COMMAND INFO", *commands)  # type: ignore[no-untyped-call]
     assert commands == {command[0].upper() for command in known if command}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_script_has_what_it_needs_of_the_prelude_above_it(name: str) -> None:
+    text = scripts.source(name)
+    above = text.splitlines()
+
+    for number, line in enumerate(above):
+        defined = set(FUNCTION.findall("\n".join(above[: number + 1])))
+        assert set(CALLED.findall(line)) - LUA - WORDS <= defined, line
+
+
+def test_a_script_is_spared_what_it_does_not_need() -> None:
+    assert "function" not in scripts.source("unclaim")
+    reads, writes = (set(FUNCTION.findall(scripts.source(name))) for name in ("read", "write"))
+    assert "read" in reads - writes
+    assert {"save", "end_run"} <= writes - reads
+
+
+def test_a_script_names_keys_by_their_values() -> None:
+    assert f"redis.call('GET', '{keys.meta('')}' .. run)" in scripts.source("read")
 
 
 async def test_a_redis_that_has_forgotten_a_script_is_told_it_again(oldest: redis.Redis) -> None:
