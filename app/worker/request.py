@@ -24,6 +24,9 @@ from app.worker.killing import forget, was_killed
 
 logger = logging.getLogger(__name__)
 
+#: What a process is told of a message beside the arguments.
+_SENT = ("id", "task", "retries", "timelimit", "delivery_info")
+
 
 class JobRequest(Request):  # type: ignore[misc]  # Celery carries no types
     """A request that knows under which token its job runs."""
@@ -33,6 +36,19 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery carries no types
     _end_when_taken: Callable[[int], object] | None = None
     #: When a process took it, by this machine's monotonic clock; Celery's own moment goes wrong when the clock is set.
     accepted_s = 0.0
+
+    #: The message is decoded here, as its process need not do again.
+    content_type = None
+
+    @property
+    def body(self) -> Any:
+        """The arguments that its process is sent, and what else Celery has in a message's body."""
+        return self._payload
+
+    @property
+    def request_dict(self) -> dict[str, Any]:
+        """What else its process is sent: what it uses."""
+        return {name: value for name in _SENT if (value := self._request_dict.get(name)) is not None}
 
     @property
     def _context(self) -> Context:
