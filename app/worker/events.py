@@ -9,11 +9,16 @@ from celery.worker.consumer import Consumer
 
 #: What there is to tell of jobs gathers for so long, unless there is much of it: a message costs the main process as
 #: much as all else that it does for a job, of which there are three things to tell.
-_GATHER_S = 0.2
+_GATHER_S = 0.5
+#: So much of it is sent at once. Celery would send 24 events, which are eight jobs.
+_GATHER = 240
 
 
 class Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery carries no types
     """Never waits for Redis: Celery's heartbeat would, in the main thread, which could then not be told to stop."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"buffer_limit": _GATHER, **options})
 
     def send(self, type: str, *arguments: Any, **fields: Any) -> Any:  # noqa: A002  # Celery's name
         """Send an event, or keep it until the connection is made anew."""
