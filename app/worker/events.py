@@ -5,6 +5,7 @@ from typing import Any
 
 from celery.app.events import Events as CeleryEvents
 from celery.events.dispatcher import EventDispatcher
+from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
 
 #: What there is to tell of jobs gathers for so long, unless there is much of it: a message costs the main process as
@@ -52,7 +53,7 @@ class Events(CeleryEvents):  # type: ignore[misc]
 
 
 class PatientConsumer(Consumer):  # type: ignore[misc]
-    """Celery's consumer, which would send an event as soon as it has a moment."""
+    """Celery's consumer, which would send an event as soon as it has a moment, and wait for what it has just begun."""
 
     _gathers_until_s = 0.0
 
@@ -67,3 +68,10 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
         if now_s >= self._gathers_until_s:
             self._gathers_until_s = now_s + _GATHER_S
             self.hub.call_later(_GATHER_S, self._flush_events)
+
+    def cancel_active_requests(self) -> None:
+        """Called where the worker stops. What is on its way to a process goes back too: it would be run to its end."""
+        super().cancel_active_requests()
+        for request in list(worker_state.reserved_requests):
+            if request.sent_to and not request.acknowledged:
+                request.cancel(self.pool, emit_retry=False)
