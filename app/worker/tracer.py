@@ -30,13 +30,13 @@ def tracer(task: CeleryTask) -> Trace:
 
     def trace(job_id: str, args: Any, kwargs: dict[str, Any], request: dict[str, Any]) -> tuple[Any, ...]:
         began_s = time.monotonic()
-        # It would look for headers of others' in all that there is.
+        # Without headers, it would look for those of others among all that it is given.
         context = Context(request, args=args, kwargs=kwargs, called_directly=False, headers={})
         task.request_stack.push(context)
         try:
             result = task.run(*args, **kwargs)
             task.backend.store_result(job_id, result, SUCCESS, request=context)
-        except MemoryError:
+        except MemoryError:  # the pool tells of it, without asking for more
             raise
         except Exception as error:  # noqa: BLE001  # the outermost: whatever it is, it is how the job ends
             return _failed(task, context, error)
