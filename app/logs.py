@@ -47,5 +47,7 @@ def configuration(settings: Settings) -> dict[str, object]:
 
 
 def configure(settings: Settings) -> None:
-    """Set logging up in this process."""
+    """Set logging up in this process, which looks for nothing that no line of ours shows."""
+    logging.logThreads = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001  # as logging's own documentation has it
     logging.config.dictConfig(configuration(settings))

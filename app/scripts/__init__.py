@@ -73,6 +73,11 @@ def call(client: Any, name: str, **given: Any) -> Any:
     return script(args=[json.dumps(said)], client=client)
 
 
+def digest(name: str) -> str:
+    """By which Redis knows a script."""
+    return str(_script(name).sha)
+
+
 # redis-py hashes the text of a script for each object that it makes of one. These belong to no client, but are told by
 # which to run; a Redis that does not know them, or no longer, is given the text.
 

@@ -28,6 +28,8 @@ _ORPHAN_AGE_S = 3600
 _RENEWAL_S = 10
 _AT_ONCE = 100
 _ROUND_S = 0.25
+#: A small part of the time for which it is another's once it is his.
+_ASK_EVERY_S = 1
 
 
 class Chores(Rounds):
@@ -36,6 +38,8 @@ class Chores(Rounds):
     def __init__(self, app: CeleryApp, *, storage: Storage) -> None:
         super().__init__("chores")
         self._redis = app.redis
+        self._has_it = False
+        self._asks_again_s = 0.0
         self._chores = [
             Periodic(_ROUND_S, lambda: publish_due(app)),
             Periodic(1, lambda: publish_lost(app, in_touch_s=self.in_touch_s)),
@@ -53,6 +57,15 @@ class Chores(Rounds):
         time.sleep(_ROUND_S)
 
     def _is_ours(self) -> bool:
+        """Asked again in time: who has it keeps it, and who has not takes it soon after it is left."""
+        now_s = time.monotonic()
+        if now_s >= self._asks_again_s:
+            self._has_it = False  # if Redis does not answer
+            self._has_it = self._take()
+            self._asks_again_s = now_s + _ASK_EVERY_S
+        return self._has_it
+
+    def _take(self) -> bool:
         if self._redis.set(keys.CHORES, WORKER, nx=True, ex=keys.CHORES_TTL_S):
             return True
         return self._redis.get(keys.CHORES) == WORKER and bool(self._redis.expire(keys.CHORES, keys.CHORES_TTL_S))

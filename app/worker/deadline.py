@@ -4,8 +4,7 @@ Celery's soft limit goes the same way: an attempt is ended by whichever comes fi
 """
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -14,25 +13,57 @@ from billiard.exceptions import SoftTimeLimitExceeded
 _SOFT_LIMIT = signal.SIGUSR1
 
 
-@contextmanager
-def deadline(seconds: float) -> Iterator[None]:
+class _Signals:
+    """What both signals do, in a block and outside of one. They are for the main thread, and so for one block."""
+
+    def __init__(self) -> None:
+        self._is_awaited = False
+        self._are_ours = False
+        self._before: Any = None
+
+    def await_them(self) -> None:
+        """From now on the first of them ends the block."""
+        if not self._are_ours:
+            signal.signal(_SOFT_LIMIT, self._raise)
+            self._before = signal.signal(signal.SIGALRM, self._raise)
+            # A worker process has no other use for it, and setting handlers takes long.
+            self._are_ours = self._before is signal.SIG_DFL
+        self._is_awaited = True
+
+    def ignore_them(self) -> None:
+        """Until the next block."""
+        self._is_awaited = False
+
+    def give_back(self) -> None:
+        """Leave the alarm to who had it before."""
+        if not self._are_ours:
+            signal.signal(signal.SIGALRM, self._before)
+
+    def _raise(self, *_: Any) -> None:
+        if self._is_awaited:
+            self._is_awaited = False
+            raise SoftTimeLimitExceeded
+
+
+_signals = _Signals()
+
+
+class deadline:  # noqa: N801  # read as a function: with deadline(5): …
     """Raise `SoftTimeLimitExceeded` in the block when the time is up, or Celery says so. For the main thread only.
 
     After the block Celery's word is ignored until the next one: it would hit the storing of a result, and lose it.
     """
 
-    def time_is_up(*_: Any) -> None:
-        signal.signal(_SOFT_LIMIT, signal.SIG_IGN)
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)
-        raise SoftTimeLimitExceeded
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
 
-    before = signal.signal(signal.SIGALRM, time_is_up)
-    signal.signal(_SOFT_LIMIT, time_is_up)
-    others = signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.signal(_SOFT_LIMIT, signal.SIG_IGN)
+    def __enter__(self) -> None:
+        _signals.await_them()
+        self._others = signal.setitimer(signal.ITIMER_REAL, self._seconds)
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        _signals.ignore_them()
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        signal.setitimer(signal.ITIMER_REAL, *others)
+        _signals.give_back()
+        if any(self._others):
+            signal.setitimer(signal.ITIMER_REAL, *self._others)

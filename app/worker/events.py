@@ -5,15 +5,21 @@ from typing import Any
 
 from celery.app.events import Events as CeleryEvents
 from celery.events.dispatcher import EventDispatcher
+from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
 
 #: What there is to tell of jobs gathers for so long, unless there is much of it: a message costs the main process as
 #: much as all else that it does for a job, of which there are three things to tell.
-_GATHER_S = 0.2
+_GATHER_S = 0.5
+#: So much of it is sent at once. Celery would send 24 events, which are eight jobs.
+_GATHER = 240
 
 
 class Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery carries no types
     """Never waits for Redis: Celery's heartbeat would, in the main thread, which could then not be told to stop."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"buffer_limit": _GATHER, **options})
 
     def send(self, type: str, *arguments: Any, **fields: Any) -> Any:  # noqa: A002  # Celery's name
         """Send an event, or keep it until the connection is made anew."""
@@ -47,7 +53,7 @@ class Events(CeleryEvents):  # type: ignore[misc]
 
 
 class PatientConsumer(Consumer):  # type: ignore[misc]
-    """Celery's consumer, which would send an event as soon as it has a moment."""
+    """Celery's consumer, which would send an event as soon as it has a moment, and wait for what it has just begun."""
 
     _gathers_until_s = 0.0
 
@@ -62,3 +68,10 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
         if now_s >= self._gathers_until_s:
             self._gathers_until_s = now_s + _GATHER_S
             self.hub.call_later(_GATHER_S, self._flush_events)
+
+    def cancel_active_requests(self) -> None:
+        """Called where the worker stops. What is on its way to a process goes back too: it would be run to its end."""
+        super().cancel_active_requests()
+        for request in list(worker_state.reserved_requests):
+            if request.sent_to and not request.acknowledged:
+                request.cancel(self.pool, emit_retry=False)

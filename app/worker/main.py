@@ -19,6 +19,7 @@ from app.worker.chores import Chores
 from app.worker.keeper import Keeper, withdraw
 from app.worker.models import Models
 from app.worker.reports import Reports
+from app.worker.tracer import tracer
 
 settings = get_settings()
 try:
@@ -60,6 +61,8 @@ def _before_the_fork(sender: Any, **_: Any) -> None:
 @signals.worker_process_init.connect
 def _in_each_process(**_: Any) -> None:
     manners.give_way()
+    for task in models.tasks:
+        app.tasks[task.name].__trace__ = tracer(app.tasks[task.name])
     models.load(_Parts.reports.send)
     manners.settle()
 

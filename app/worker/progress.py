@@ -59,7 +59,7 @@ class Progress:
         self._request = request
         #: Replaced by the job's thread, and read by the teller's.
         self._here = self._told = _Place(State.STARTED, progress_in(State.STARTED), time.monotonic())
-        self._told_s = self._here.since_s
+        self._told_s = self._noted_s = self._here.since_s
         #: What the last write was answered.
         self._outcome = Write.STORED
         #: Whether the job's own thread knows that the job is not its own any more.
@@ -91,7 +91,8 @@ class Progress:
 
     def enter(self, state: State) -> None:
         """Begin a stage. Raises `Fenced`."""
-        self._here = _Place(state, progress_in(state), time.monotonic())
+        self._noted_s = now_s = time.monotonic()
+        self._here = _Place(state, progress_in(state), now_s)
         self._check()
 
     def report(self, fraction: float) -> None:
@@ -119,12 +120,11 @@ class Progress:
             raise Fenced(self._request.id, self._outcome)
         return has_answered
 
-    @contextmanager
-    def measure(self, name: str) -> Iterator[None]:
-        """Note how long the block took, in milliseconds."""
-        begin = time.perf_counter()
-        yield
-        self.timings[name] = round((time.perf_counter() - begin) * 1000, 2)
+    def note(self, name: str) -> None:
+        """Note how long it took since the stage began or the last note was made, in milliseconds."""
+        now_s = time.monotonic()
+        self.timings[name] = round((now_s - self._noted_s) * 1000, 2)
+        self._noted_s = now_s
 
     def _check(self) -> None:
         if self._outcome is not Write.STORED:

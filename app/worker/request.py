@@ -5,8 +5,7 @@ worker gives up, and it writes the end of one that overran its time limit.
 """
 
 import logging
-from collections.abc import Callable
-from signal import SIGKILL
+import time
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
@@ -24,15 +23,29 @@ from app.worker.killing import forget, was_killed
 
 logger = logging.getLogger(__name__)
 
+#: What a process is told of a message beside the arguments.
+_SENT = ("id", "task", "retries", "timelimit", "delivery_info")
+
 
 class JobRequest(Request):  # type: ignore[misc]  # Celery carries no types
     """A request that knows under which token its job runs."""
 
     _given_back = False
-    #: What ends it as soon as a process is known to have taken it: it was given up while it was on its way to one.
-    _end_when_taken: Callable[[int], object] | None = None
     #: When a process took it, by this machine's monotonic clock; Celery's own moment goes wrong when the clock is set.
     accepted_s = 0.0
+
+    #: The message is decoded here, as its process need not do again.
+    content_type = None
+
+    @property
+    def body(self) -> Any:
+        """The arguments that its process is sent, and what else Celery has in a message's body."""
+        return self._payload
+
+    @property
+    def request_dict(self) -> dict[str, Any]:
+        """What else its process is sent: what it uses."""
+        return {name: value for name in _SENT if (value := self._request_dict.get(name)) is not None}
 
     @property
     def _context(self) -> Context:
@@ -45,8 +58,6 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery carries no types
         """Called when a process has taken it. Whoever sees it among the active requests sees when that was."""
         self.accepted_s = time_accepted
         super().on_accepted(pid, time_accepted)
-        if self._end_when_taken:
-            self._end_when_taken(pid)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:  # noqa: FBT001, FBT002  # Celery's signature
         """Publish the run of a process that died again, or give it up if it has done so too often."""
@@ -64,13 +75,20 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery carries no types
         else:
             super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
+    @property
+    def sent_to(self) -> int | None:
+        """The process that it is on its way to, or has arrived at without our having heard of that."""
+        sent = self._apply_result and self._apply_result()
+        process = None if sent is None or self.time_start else sent._write_to  # noqa: SLF001  # the pool tells nobody
+        return process.pid if process else None
+
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:  # noqa: FBT001, FBT002  # Celery's signature
         """Publish the run of a job that a stopping worker gives up again, and end its process."""
+        if process_id := self.sent_to:  # as if it had been taken: it may have been
+            self.worker_pid, self.time_start = process_id, time.time()
         self._given_back = self._requeue(Why.GIVEN_BACK)
         if self._given_back:
             self.acknowledge()
-        if not self.time_start:
-            self._end_when_taken = lambda pid: pool.terminate_job(pid, SIGKILL)
         # The worker waits for its processes, and one in code that asks for nothing would let it wait for ever.
         super().cancel(pool, signal=signal or "KILL", emit_retry=emit_retry)
 

@@ -44,8 +44,6 @@ from app.worker.progress import Fenced, Progress
 logger = logging.getLogger(__name__)
 
 _DEADLINE_LAG_S = 1
-#: So much of a result is shown in the log and on the dashboard.
-_SHOWN = 64
 #: Delays double, but to no more than this many times the first.
 _MAX_BACKOFF_FACTOR = 4
 
@@ -64,7 +62,6 @@ def register(app: CeleryApp, task: Task[Any], *, models: Models, storage: Storag
         name=task.name,
         Request="app.worker.request:JobRequest",
         throws=(AppError,),
-        resultrepr_maxsize=_SHOWN,
     )
 
 
@@ -159,15 +156,16 @@ def _discard(attempt: _Attempt) -> None:
 
 def _fetch(url: str, message: Message, attempt: _Attempt) -> ImageFacts:
     attempt.progress.enter(State.DOWNLOADING)
-    with attempt.progress.measure("download_ms"):
-        return fetch_picture(
-            url,
-            job_id=attempt.job_id,
-            path=message.path,
-            storage=attempt.storage,
-            settings=attempt.settings,
-            report=attempt.report,
-        )
+    image = fetch_picture(
+        url,
+        job_id=attempt.job_id,
+        path=message.path,
+        storage=attempt.storage,
+        settings=attempt.settings,
+        report=attempt.report,
+    )
+    attempt.progress.note("download_ms")
+    return image
 
 
 def _work(message: Message, model: Any, attempt: _Attempt) -> Answer:
@@ -175,17 +173,18 @@ def _work(message: Message, model: Any, attempt: _Attempt) -> Answer:
     options = task.options.model_validate(message.options)
     task.check(options, tuple(model.labels.values()))
     progress.enter(State.PREPROCESSING)
-    with progress.measure("decode_ms"):
-        image = _decode(message, model, options, attempt)
-    with progress.measure("preprocess_ms"):
-        inputs = task.preprocess(image, model, options)
+    image = _decode(message, model, options, attempt)
+    progress.note("decode_ms")
+    inputs = task.preprocess(image, model, options)
+    progress.note("preprocess_ms")
     del image  # the work may need the memory: 50 million pixels take 200 MB
     progress.enter(State.INFERENCE)
-    with progress.measure("inference_ms"):
-        outputs = task.predict(inputs, model, options, attempt)
+    outputs = task.predict(inputs, model, options, attempt)
+    progress.note("inference_ms")
     progress.enter(State.POSTPROCESSING)
-    with progress.measure("postprocess_ms"):
-        return task.postprocess(outputs, model, options)
+    answer = task.postprocess(outputs, model, options)
+    progress.note("postprocess_ms")
+    return answer
 
 
 def _decode(message: Message, model: Any, options: Any, attempt: _Attempt) -> Any:

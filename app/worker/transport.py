@@ -7,6 +7,7 @@ place.
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
@@ -38,10 +39,20 @@ class Channel(redis.Channel):  # type: ignore[misc]
     """A channel whose messages, once taken, are in the worker's memory alone."""
 
     ack_emulation = False
+    #: What sends: kombu makes one each time.
+    _sender: Any = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.QoS = Taken
+
+    def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002  # kombu's signature
+        """A client to receive by, or the one to send by."""
+        if asynchronous:
+            return super()._create_client(asynchronous=True)
+        if self._sender is None or self._sender.connection_pool is not self.pool:
+            self._sender = super()._create_client()
+        return self._sender
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002  # kombu's signature
         """Put a message back where it is taken next, or to the other end of its lane, `leftmost`."""
@@ -54,6 +65,31 @@ class Transport(redis.Transport):  # type: ignore[misc]
     """kombu's transport for Redis, by that channel."""
 
     Channel = Channel
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Called for each connection."""
+        super().register_with_event_loop(connection, _Loop(loop, self.cycle))
+
+
+class _Loop:
+    """The event loop, which kombu asks in each turn to watch all its sockets: here, only those that it does not."""
+
+    def __init__(self, loop: Any, cycle: Any) -> None:
+        self._loop = loop
+        self._cycle = cycle
+        #: What is watched under a number, which the next socket gets when this one is closed.
+        self._watched: dict[int, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def add_reader(self, number: int, callback: Callable[..., object], *arguments: Any) -> None:
+        """Have a callback called when there is something to read."""
+        sockets = self._cycle._chan_to_sock.values()  # noqa: SLF001  # kombu keeps them nowhere else
+        now = next((socket for socket in sockets if socket.fileno() == number), None)
+        if now is None or now is not self._watched.get(number) or number not in self._loop.readers:
+            self._loop.add_reader(number, callback, *arguments)
+            self._watched[number] = now
 
 
 def install() -> None:

@@ -1,9 +1,13 @@
 """A worker that is told to stop: what it cannot finish is back on its queue at once, and ends elsewhere."""
 
+import os
+import signal
+import time
+
 import pytest
 
 from app import keys
-from tests.processes import Installation
+from tests.processes import Installation, wait_for
 
 
 def test_a_stopping_worker_puts_what_it_ran_first_on_its_queue(service: Installation, picture: bytes) -> None:
@@ -58,3 +62,24 @@ def test_a_worker_stopped_under_load_loses_nothing(service: Installation, pictur
     assert {service.status(job_id)["attempts"] for job_id in long_ids} <= {1, 2}
     with service.redis.client() as client:
         assert client.llen(keys.lane("sleep", 0)) == client.llen(keys.lane("sleep", 5)) == 0
+
+
+def test_a_job_on_its_way_to_a_process_when_its_worker_stops_is_done_elsewhere(
+    service: Installation, picture: bytes
+) -> None:
+    worker = service.start_worker(WORKER_CONCURRENCY="1")
+    service.result(service.submit("echo", picture))
+    (process,) = worker.children()
+    os.kill(process, signal.SIGSTOP)  # it takes nothing that is sent to it
+    job_id = service.submit("sleep", picture, seconds=8)
+    with service.redis.client() as client:
+        wait_for(lambda: client.zscore(keys.LEASES, job_id), what="a message that waits in the worker")
+
+    begin = time.monotonic()
+    worker.stop(timeout_s=20)
+
+    assert time.monotonic() - begin < 8
+    assert service.status(job_id)["state"] == "PENDING"
+    service.start_worker(name="two")
+    assert service.result(job_id)["attempts"] == 1
+    assert service.crashes(job_id) == 0

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -57,6 +58,46 @@ def test_only_jobs_that_are_due_are_published(celery: CeleryApp, client: redis.R
     assert client.zrange(keys.RETRIES, 0, -1) == [later.job_id]
     (message,) = client.lrange(keys.lane("classify", 5), 0, -1)
     assert json.loads(message)["headers"]["id"] == due.job_id
+
+
+def test_one_worker_does_them_until_it_goes(
+    celery: CeleryApp, client: redis.Redis, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(chores, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    mine = chores.Chores(celery, storage=storage)
+
+    def later(seconds: float) -> bool:
+        clock.now += seconds
+        return mine._is_ours()
+
+    assert later(0)
+    client.expire(keys.CHORES, 5)
+    assert later(0.25)
+    assert client.ttl(keys.CHORES) <= 5, "it asks not in each round"
+    assert later(1)
+    assert client.ttl(keys.CHORES) > 5, "but long before it would lose it"
+    client.set(keys.CHORES, "another")
+    assert not later(1)
+    client.delete(keys.CHORES)
+    assert later(1)
+
+
+def test_a_worker_that_cannot_ask_does_none(
+    celery: CeleryApp, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chores, "_ASK_EVERY_S", 0)
+    mine = chores.Chores(celery, storage=storage)
+    assert mine._is_ours()
+
+    def away(*_: object, **__: object) -> None:
+        raise redis.ConnectionError
+
+    monkeypatch.setattr(celery.redis, "set", away)
+    for _ in range(2):
+        with pytest.raises(redis.ConnectionError):
+            mine._is_ours()
+    assert not mine._has_it
 
 
 def test_chores_go_by_the_clock_of_redis(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 
+from app.worker import deadline as deadlines
 from app.worker.deadline import deadline
 
 
@@ -39,6 +40,23 @@ def test_a_block_is_ended_once() -> None:
             except SoftTimeLimitExceeded:
                 ends += 1
     assert ends == 1
+
+
+def test_a_process_without_another_alarm_keeps_ours_and_each_block_has_its_own_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(deadlines, "_signals", deadlines._Signals())
+    others = signal.setitimer(signal.ITIMER_REAL, 0)
+    before = signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    try:
+        for _ in range(2):
+            with pytest.raises(SoftTimeLimitExceeded), deadline(0.05):
+                time.sleep(30)
+            signal.raise_signal(signal.SIGALRM)
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *others)
 
 
 def test_what_comes_after_the_block_hits_nothing() -> None:

@@ -56,6 +56,19 @@ def test_what_there_is_to_tell_of_jobs_gathers_for_a_moment(monkeypatch: pytest.
     assert len(later) == 2, "though the first may have gone with its connection"
 
 
+def test_a_busy_worker_does_not_send_every_few_jobs(server: RedisServer) -> None:
+    app = CeleryApp(Settings(_env_file=None, redis_url=server.url))
+    with Connection(server.url) as connection, server.client() as client:
+        dispatcher = app.events.Dispatcher(connection, buffer_group=["task"])
+        with client.pubsub(ignore_subscribe_messages=True) as heard:
+            heard.psubscribe("*celeryev*")
+            for _ in range(events._GATHER + 1):
+                dispatcher.send("task-started", uuid="a job")
+            sent = wait_for(heard.get_message, what="as much as is sent at once")
+            assert not heard.get_message(timeout=0.1)
+    assert len(json.loads(b64decode(json.loads(sent["data"])["body"]))) == events._GATHER
+
+
 def test_a_heartbeat_waits_for_no_redis_and_is_sent_once_it_is_back(server: RedisServer) -> None:
     app = CeleryApp(Settings(_env_file=None, redis_url=server.url))
     with Connection(server.url) as connection:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import redis
+from celery.app.task import Context
 
 from app import keys, queues
 from app.backend import FencedBackend, Held, Verdict, Write
@@ -399,3 +400,31 @@ def test_a_start_waits_for_redis(backend: FencedBackend, job: NewJob, monkeypatc
     monkeypatch.setattr(backend, "_run", sometimes)
 
     assert start(backend, job) is Write.STORED
+
+
+@pytest.mark.parametrize(
+    ("state", "result"), [(State.SUCCESS, RESULT), (State.FAILURE, InvalidImage("Damaged: \udc80"))]
+)
+def test_what_is_kept_of_a_state_is_what_celerys_own_backends_keep(
+    backend: FencedBackend, client: redis.Redis, job: NewJob, state: State, result: Any
+) -> None:
+    request = Context(
+        id=job.job_id,
+        task="classify",
+        args=[job.path],
+        kwargs={"options": job.options, "model": None},
+        hostname="a-worker",
+        delivery_info={"routing_key": "classify"},
+        run_token=MINE,
+    )
+    backend.start(job.job_id, {"progress": 5}, request=request)
+    backend.store_result(job.job_id, result, state, request=request)
+
+    kept = json.loads(str(client.get(keys.meta(job.job_id))))
+    expected = backend._get_result_meta(backend.encode_result(result, state), state, None, request)
+    assert kept.keys() - {"task_id"} == expected.keys()
+    assert {**kept, "date_done": None} == json.loads(
+        backend.encode({**expected, "date_done": None, "task_id": job.job_id})
+    )
+    assert kept["date_done"][:10] == expected["date_done"][:10]
+    assert kept["date_done"][-6:] == expected["date_done"][-6:] == "+00:00"
