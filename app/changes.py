@@ -11,15 +11,16 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from math import inf
 from typing import Any
 
 import redis.asyncio as aioredis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from app import keys
+from app.line import Line, packed
 from app.states import TERMINAL, State
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ _SILENCE_S = 1.0
 _SILENT_READS = 4
 #: A quiet connection is asked for a sign of life this often.
 _PING_EVERY_S = _SILENCE_S / _SILENT_READS
+_PING = packed("PING")
 _RECONNECT_AFTER_S = 0.2
 #: What is announced of a job that goes on.
 _PASSING = frozenset(State) - TERMINAL
@@ -95,6 +97,7 @@ class Changes:
         self._released = False
         self._stopping = False
         self._is_cut_off = False
+        self._heard = False
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -156,30 +159,28 @@ class Changes:
             await asyncio.sleep(_RECONNECT_AFTER_S)
 
     async def _listen(self) -> None:
-        # Apart from redis-py's own subscriptions, which take ten times as long for each message.
-        connection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        lost = asyncio.Event()
+        line = await Line.open(self._redis, hear=self._hear, lose=lost.set, timeout_s=_SILENCE_S)
         try:
-            async with asyncio.timeout(_SILENCE_S):
-                await connection.connect()
-                await connection.send_command("PSUBSCRIBE", keys.change("*"))
+            line.send(packed("PSUBSCRIBE", keys.change("*")))
             silent_reads = 0
             while not self._stopping:
-                try:
-                    said: Any = await connection.read_response(timeout=_PING_EVERY_S, push_request=True)
-                except ResponseError:  # a Redis that cannot save refuses even a ping, but it lives
-                    said = ()
-                if said is not None:
-                    silent_reads = 0
-                    self._handle(said)
-                    continue
-                silent_reads += 1
+                self._heard = False
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_PING_EVERY_S):
+                        await lost.wait()
+                    raise RedisConnectionError("the connection that carries wake-ups broke")
+                silent_reads = 0 if self._heard else silent_reads + 1
                 if silent_reads == _SILENT_READS:
                     raise _SilenceError("Redis has fallen silent")
-                await connection.send_command("PING")
+                if silent_reads:
+                    line.send(_PING)
         finally:
-            await connection.disconnect(nowait=True)
+            line.close()
 
-    def _handle(self, said: Sequence[str]) -> None:
+    def _hear(self, said: Any) -> None:
+        # Whatever it is: a Redis that cannot save refuses even a ping, but it lives.
+        self._heard = True
         match said:
             case ["pmessage", _, channel, word]:
                 for watch in self._watches.get(channel, ()):
