@@ -9,6 +9,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 -- How long an open job, a result and a tombstone live, in ms; for scripts that are told.
 local lives = given.lives
 local HIGH = PRIORITIES[1]
+local read
 
 local function fields(id, ...)
   return unpack(redis.call('HMGET', key.job .. id, ...))
@@ -128,13 +129,20 @@ end
 
 local STATUS = {SUCCESS = 'completed', FAILURE = 'failed', REVOKED = 'cancelled'}
 
--- Ends one job, with a value as Celery stores it.
-local function end_job(id, state, value)
+-- The end of a job as who waits for it is told: with what there is to read then, so that nobody has to; not where it is
+-- long, for all processes of the API hear it.
+local MAX_TOLD = 16384
+local function told(id, state, value)
+  return #value <= MAX_TOLD and state .. ' ' .. cjson.encode(read(id)) or state
+end
+
+-- Ends one job, with a value as Celery stores it; `by_itself` if its run is its own, and not one that it follows.
+local function end_job(id, state, value, by_itself)
   live_until(id, now + lives.result, 'updated_at', now, 'finished_at', now)
   redis.call('HDEL', key.job .. id, 'retry_at')
   redis.call('SET', key.meta .. id, value, 'PXAT', now + lives.result)
   list(id, STATUS[state])
-  announce(id, state)
+  announce(id, by_itself and told(id, state, value) or state)
 end
 
 -- Runs
@@ -203,7 +211,7 @@ local function end_run(run, state, value, how)
     fields(run, 'digest', 'left', 'expires_at', 'attempts', 'started_at')
   for _, id in ipairs(subscribers(run)) do
     if id ~= run then keep_starts(id, attempts, started_at) end
-    end_job(id, state, value)
+    end_job(id, state, value, id == run)
     if dead then list_as_dead(id) end
   end
   redis.call('DEL', key.followers .. run)
@@ -266,7 +274,7 @@ end
 
 -- What a client may know of a job: 'unknown', 'gone', or 'job' with its fields, its state as Celery stores it, how many
 -- jobs are ahead of it, ms until it starts, ms that jobs of its kind run, and the time. -1 and '' are for none.
-local function read(id)
+function read(id)
   local found = redis.call('HGETALL', key.job .. id)
   if #found == 0 then return {'unknown'} end
   local task, expires_at, finished_at, run, left =

@@ -62,8 +62,8 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
     async def submit(request: Request, service: ServiceDep) -> Response:
         wait_s, job_id = _wait_asked(request.headers), str(uuid.uuid4())
         # Watched from before it is there, so that its end is not missed, and nobody has to look in between.
-        async with contextlib.AsyncExitStack() as watching:
-            own = await _watched(service, job_id, watching) if wait_s else None
+        own = await _watched(service, job_id) if wait_s else None
+        with own or contextlib.nullcontext():
             accepted = await _accept(request, service, task, job_id)
             if isinstance(accepted, Answered):
                 job, replayed, watch = await job_of(service, accepted), REPLAYED, None
@@ -156,10 +156,10 @@ async def _keep(received: Received, upload: IncomingUpload, service: Service) ->
     return await to_thread.run_sync(keep)
 
 
-async def _watched(service: Service, job_id: str, watching: contextlib.AsyncExitStack) -> Watch | None:
+async def _watched(service: Service, job_id: str) -> Watch | None:
     """A watch on a job that is not there yet; None where nothing can be told of it, for it is to be accepted anyway."""
     try:
-        return await watching.enter_async_context(service.jobs.watch(job_id))
+        return await service.jobs.watch(job_id)
     except RedisError as error:
         logger.warning("job %s is not watched: %s", job_id, error)
         return None
