@@ -3,6 +3,7 @@
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +35,68 @@ def test_what_is_kept_is_found_again(storage: Storage) -> None:
     assert upload.sha256 == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
     storage.remove(path)
     storage.remove(path)
+    assert files_in(storage) == []
+
+
+def test_what_is_short_is_on_the_disk_once_it_is_kept(storage: Storage) -> None:
+    with storage.incoming("abcd", max_bytes=10, hold_bytes=5) as upload:
+        upload.write(memoryview(b"hel"))
+        upload.write(memoryview(b"lo"))
+        upload.finish()
+        assert upload.content == b"hello"
+        assert files_in(storage) == []
+        path = upload.keep(".png")
+
+    assert storage.resolve(path).read_bytes() == b"hello"
+    assert len(files_in(storage)) == 1
+
+
+def test_what_gets_longer_goes_to_the_disk(storage: Storage) -> None:
+    with storage.incoming("abcd", max_bytes=10, hold_bytes=5) as upload:
+        upload.write(b"hello")
+        upload.write(b"!")
+        upload.finish()
+        assert upload.content == files_in(storage)[0]
+        path = upload.keep(".png")
+
+    assert storage.resolve(path).read_bytes() == b"hello!"
+
+
+def test_where_very_many_come_at_once_they_go_to_the_disk(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.storage._MAX_HELD_BYTES", 10)
+
+    def on_disk(*, hold_bytes: int = 5) -> bool:
+        with storage.incoming("abcd", max_bytes=10, hold_bytes=hold_bytes) as upload:
+            upload.write(b"hello")
+            return isinstance(upload.content, Path)
+
+    with storage.incoming("one", max_bytes=10, hold_bytes=5) as one:
+        one.write(b"hello")
+        with storage.incoming("two", max_bytes=10, hold_bytes=5) as two:
+            two.write(b"hello")
+            assert on_disk()
+            two.write(b"!")
+            assert not on_disk(), "what has gone to the disk makes room"
+    assert not on_disk()
+    assert files_in(storage) == []
+
+
+def test_a_short_file_that_does_not_fit_leaves_nothing(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def full(path: Path, *_: object, **__: object) -> FileIO:
+        path.touch()
+        made.append(path)
+        return FileIO("/dev/full", "wb")
+
+    (storage.uploads / "ab").mkdir()
+    with storage.incoming("abcd", max_bytes=10, hold_bytes=5) as upload:
+        upload.write(b"hello")
+        monkeypatch.setattr(Path, "open", full)
+        with pytest.raises(DiskFull):
+            upload.keep(".png")
+
+    assert made == [storage.uploads / "ab" / "abcd.png"]
     assert files_in(storage) == []
 
 
