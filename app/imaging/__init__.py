@@ -53,7 +53,7 @@ def probe(source: Path | bytes, *, max_pixels: int) -> ImageInfo:
 
 
 def probe_at_once(content: bytes, *, max_pixels: int) -> ImageInfo | None:
-    """As `probe`, where that surely takes no more than milliseconds and succeeds; None for `probe` to see to the rest."""
+    """As `probe`, where that surely takes no more than milliseconds and succeeds; None for `probe` to see to it."""
     try:
         with opened(content, max_pixels=max_pixels, to_decode=False, at_once=True) as file:
             return _info(file)
