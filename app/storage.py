@@ -224,15 +224,17 @@ class IncomingUpload:
 
     def keep(self, extension: str) -> str:
         """Move the file to its place. Returns its path relative to the root."""
+        if self._file is None:
+            self._spill()
+            self.finish()
         relative = self._storage.upload(self.job_id, extension)
         kept = self._storage.root / relative
-        move = self._write_to if self._file is None else self.path.rename
         with _told_when_full():
             try:
-                move(kept)
+                self.path.rename(kept)
             except FileNotFoundError:  # the first of its folder
                 kept.parent.mkdir(exist_ok=True)
-                move(kept)
+                self.path.rename(kept)
         self._kept = True
         return relative
 
@@ -264,15 +266,3 @@ class IncomingUpload:
             self._file.writelines(self._held)
         self._let_go()
         return self._file
-
-    def _write_to(self, path: Path) -> None:
-        """Nobody knows of the file before it is whole; a part of it that a crash leaves is swept."""
-        with path.open("wb", buffering=0) as file:
-            try:
-                for piece in self._held:
-                    view = memoryview(piece)
-                    while view:
-                        view = view[file.write(view) :]
-            except BaseException:
-                path.unlink(missing_ok=True)
-                raise
