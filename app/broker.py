@@ -4,6 +4,7 @@ The messages are built by Celery and encoded by kombu, so that they are theirs t
 list is ours. Nothing here imports a model runtime: the API and the dashboard use this module too.
 """
 
+import json
 import uuid
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,9 +12,9 @@ from typing import Any
 
 import redis
 from celery import Celery
+from celery.utils.saferepr import saferepr
 from kombu import Connection, Queue
 from kombu.serialization import dumps as serialize
-from kombu.utils.json import dumps
 
 from app import tasks
 from app.config import Settings
@@ -123,32 +124,52 @@ class Messages:
         self._celery = celery
         # Never connects: it is used for kombu's encoding alone.
         self._channel = Connection("memory://").channel()
+        #: A message of each task, as Celery and kombu make it.
+        self._patterns: dict[str, dict[str, Any]] = {}
 
     def encode(self, record: NewJob) -> str:
-        """The message of a job: its id, its task and the path of its upload. Source: kombu's virtual transport."""
+        """The message of a job: its id, its task and the path of its upload.
+
+        Celery takes a hundred calls to make one. All but what is a job's own is the same in all messages of its task.
+        """
+        pattern = self._patterns.get(record.task)
+        if pattern is None:
+            self._patterns[record.task] = pattern = self._pattern(record.task)
         args, kwargs = (record.path,), {"options": record.options, "model": record.model}
-        message = self._celery.amqp.create_task_message(
-            record.job_id, record.task, args=args, kwargs=kwargs, argsrepr=_shown(args), kwargsrepr=_shown(kwargs)
-        )
+        headers = {
+            **pattern["headers"],
+            "id": record.job_id,
+            "root_id": record.job_id,
+            "argsrepr": _shown(args),
+            "kwargsrepr": _shown(kwargs),
+        }
+        properties = {
+            **pattern["properties"],
+            "correlation_id": record.job_id,
+            "priority": record.priority,
+            "delivery_tag": str(uuid.uuid4()),
+        }
+        _, _, embedded = pattern["body"]
+        body = json.dumps([args, kwargs, embedded])
+        return json.dumps({**pattern, "body": body, "headers": headers, "properties": properties})
+
+    def _pattern(self, task: str) -> dict[str, Any]:
+        """A message of a task, its body not encoded. Source of the envelope: kombu's virtual transport."""
+        message = self._celery.amqp.create_task_message("", task)
         content_type, content_encoding, body = serialize(message.body, serializer="json")
-        envelope = self._channel.prepare_message(
-            body,
-            record.priority,
-            content_type,
-            content_encoding,
-            message.headers,
-            {**message.properties, "delivery_mode": 2},
+        pattern: dict[str, Any] = self._channel.prepare_message(
+            body, None, content_type, content_encoding, message.headers, {**message.properties, "delivery_mode": 2}
         )
-        envelope["properties"]["delivery_info"] = {"exchange": "", "routing_key": record.task}
-        envelope["properties"]["delivery_tag"] = str(uuid.uuid4())
-        return str(dumps(envelope))
+        pattern["properties"]["delivery_info"] = {"exchange": "", "routing_key": task}
+        return {**pattern, "body": message.body}
 
 
 #: Shorter arguments are shown as they are.
 _SHOWN_WHOLE = 512
+_SHOWN_MOST = 1024
 
 
-def _shown(arguments: Any) -> str | None:
-    """Arguments as dashboards show them; None to leave that to Celery, which takes long to see what is short."""
+def _shown(arguments: Any) -> str:
+    """Arguments as dashboards show them; Celery's own way takes long to see what is short."""
     text = repr(arguments)
-    return text if len(text) < _SHOWN_WHOLE else None
+    return text if len(text) < _SHOWN_WHOLE else str(saferepr(arguments, _SHOWN_MOST))

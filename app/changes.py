@@ -1,9 +1,10 @@
 """Wake-ups: one pub/sub connection for all the waiters of a process.
 
 The process hears of every change; a waiter says which job it cares for, and whether for its end alone, reads the job,
-then waits, so that no change can fall between. Only the listener touches the connection. When that breaks, all look
-again once there is another; when there is none, or it falls silent, every waiter is told at once, since a wake-up may
-have been missed.
+then waits, so that no change can fall between. The word of an end brings along what there was to read then, unless that
+is long; it holds until the next word. Only the listener touches the connection. When that breaks, all look again once
+there is another; when there is none, or it falls silent, every waiter is told at once, since a wake-up may have been
+missed.
 """
 
 import asyncio
@@ -11,15 +12,17 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, Self
 
 import redis.asyncio as aioredis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from app import keys
+from app.line import Line, packed
 from app.states import TERMINAL, State
 
 logger = logging.getLogger(__name__)
@@ -29,6 +32,7 @@ _SILENCE_S = 1.0
 _SILENT_READS = 4
 #: A quiet connection is asked for a sign of life this often.
 _PING_EVERY_S = _SILENCE_S / _SILENT_READS
+_PING = packed("PING")
 _RECONNECT_AFTER_S = 0.2
 #: What is announced of a job that goes on.
 _PASSING = frozenset(State) - TERMINAL
@@ -39,24 +43,33 @@ class _SilenceError(RedisConnectionError):
 
 
 class Watch:
-    """One waiter's interest in one job, or in its end alone."""
+    """One waiter's interest in one job, or in its end alone. Left as a context manager, it is over."""
 
-    def __init__(self, *, until_end: bool) -> None:
+    def __init__(self, *, until_end: bool, forget: Callable[["Watch"], None]) -> None:
         self._until_end = until_end
+        self._forget = forget
         self._changed = asyncio.Event()
         self._broken = False
         self._released = False
+        #: What the latest word said of the job, as JSON of what there was to read.
+        self.told: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._forget(self)
 
     async def wait(self, *, timeout_s: float) -> bool:
         """Wait for the next change. Raises `redis.ConnectionError` if one may be lost.
 
         False if none came in time, or nobody is to wait any longer.
         """
+        timer = asyncio.get_running_loop().call_later(timeout_s, self.release)
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._changed.wait()
-        except TimeoutError:
-            return False
+            await self._changed.wait()
+        finally:
+            timer.cancel()
         if self._broken:
             raise RedisConnectionError("the connection that carries wake-ups broke")
         if self._released:
@@ -69,13 +82,15 @@ class Watch:
         """Whether a change may have been lost."""
         return self._broken
 
-    def hear(self, word: str) -> None:
+    def hear(self, word: str, told: str) -> None:
         """End the wait, if this is what is waited for."""
+        self.told = told or None
         if not self._until_end or word not in _PASSING:
-            self.wake()
+            self._changed.set()
 
     def wake(self, *, broken: bool = False) -> None:
-        """End the wait."""
+        """End the wait, to look again."""
+        self.told = None
         self._broken = self._broken or broken
         self._changed.set()
 
@@ -95,6 +110,7 @@ class Changes:
         self._released = False
         self._stopping = False
         self._is_cut_off = False
+        self._heard = False
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -108,25 +124,29 @@ class Changes:
             listener.cancel()
             await asyncio.wait({listener})
 
-    @contextlib.asynccontextmanager
-    async def watch(self, job_id: str, *, until_end: bool = False) -> AsyncIterator[Watch]:
+    async def watch(self, job_id: str, *, until_end: bool = False) -> Watch:
         """Be told of a job's changes from here on. Raises `redis.ConnectionError` when that cannot be promised."""
+        if not self._connected.is_set():
+            await self._until_connected()
+        channel = keys.change(job_id)
+        watch = Watch(until_end=until_end, forget=partial(self._forget, channel))
+        self._watches.setdefault(channel, set()).add(watch)
+        if self._released:
+            watch.release()
+        return watch
+
+    async def _until_connected(self) -> None:
         try:
             async with asyncio.timeout(_SILENCE_S):
                 await self._connected.wait()
         except TimeoutError:
             raise RedisConnectionError("there is no connection for wake-ups") from None
-        channel, watch = keys.change(job_id), Watch(until_end=until_end)
-        self._watches.setdefault(channel, set()).add(watch)
-        if self._released:
-            watch.release()
-        try:
-            yield watch
-        finally:
-            watches = self._watches[channel]
-            watches.discard(watch)
-            if not watches:
-                del self._watches[channel]
+
+    def _forget(self, channel: str, watch: Watch) -> None:
+        watches = self._watches[channel]
+        watches.discard(watch)
+        if not watches:
+            del self._watches[channel]
 
     def release(self) -> None:
         """Let nobody wait any longer, neither those who wait now nor those who come."""
@@ -156,34 +176,34 @@ class Changes:
             await asyncio.sleep(_RECONNECT_AFTER_S)
 
     async def _listen(self) -> None:
-        # Apart from redis-py's own subscriptions, which take ten times as long for each message.
-        connection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        lost = asyncio.Event()
+        line = await Line.open(self._redis, hear=self._hear, lose=lost.set, timeout_s=_SILENCE_S)
         try:
-            async with asyncio.timeout(_SILENCE_S):
-                await connection.connect()
-                await connection.send_command("PSUBSCRIBE", keys.change("*"))
+            line.send(packed("PSUBSCRIBE", keys.change("*")))
             silent_reads = 0
             while not self._stopping:
-                try:
-                    said: Any = await connection.read_response(timeout=_PING_EVERY_S, push_request=True)
-                except ResponseError:  # a Redis that cannot save refuses even a ping, but it lives
-                    said = ()
-                if said is not None:
-                    silent_reads = 0
-                    self._handle(said)
-                    continue
-                silent_reads += 1
+                self._heard = False
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_PING_EVERY_S):
+                        await lost.wait()
+                    raise RedisConnectionError("the connection that carries wake-ups broke")
+                silent_reads = 0 if self._heard else silent_reads + 1
                 if silent_reads == _SILENT_READS:
                     raise _SilenceError("Redis has fallen silent")
-                await connection.send_command("PING")
+                if silent_reads:
+                    line.send(_PING)
         finally:
-            await connection.disconnect(nowait=True)
+            line.close()
 
-    def _handle(self, said: Sequence[str]) -> None:
+    def _hear(self, said: Any) -> None:
+        # Whatever it is: a Redis that cannot save refuses even a ping, but it lives.
+        self._heard = True
         match said:
-            case ["pmessage", _, channel, word]:
-                for watch in self._watches.get(channel, ()):
-                    watch.hear(word)
+            case ["pmessage", _, channel, said_of_it]:
+                if watches := self._watches.get(channel):
+                    word, _, told = said_of_it.partition(" ")
+                    for watch in watches:
+                        watch.hear(word, told)
             case ["psubscribe", *_]:
                 # Not the first one: a word may have been missed, so all look again.
                 self._wake_all()

@@ -1,9 +1,9 @@
 """The paths of jobs, as the API walks them: submit, alone or in a batch, read, list, cancel, retry, erase."""
 
 import asyncio
+import json
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from app.errors import JobGone, JobNotFound, NotFound
 from app.idempotency import Claim, fingerprint
 from app.priority import Priority
 from app.queues import Sharing, Submission
-from app.registry import Cursor, Found, ImageFacts, Leaving, NewJob, Reading
+from app.registry import Cursor, Found, ImageFacts, Leaving, NewJob, Reading, reading
 from app.tasks.base import Options, Task
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -149,27 +149,33 @@ class Jobs:
 
     async def next_change(self, job_id: str, *, timeout_s: float) -> Job:
         """A job after its next change, or as it is when the time is up; at once if it has ended."""
-        async with self._changes.watch(job_id) as watch:
+        with await self._changes.watch(job_id) as watch:
             job = await self.get(job_id)
             if not job.ended and await watch.wait(timeout_s=timeout_s):
-                job = await self.get(job_id)
+                job = await self._changed(job_id, watch)
         return job
 
     async def end(self, job_id: str, *, timeout_s: float) -> Job:
         """A job when it has ended, or as it is when the time is up."""
-        async with self.watch(job_id) as watch:
+        with await self.watch(job_id) as watch:
             return await self.end_of(await self.get(job_id), watch, timeout_s=timeout_s)
 
-    def watch(self, job_id: str) -> AbstractAsyncContextManager[Watch]:
+    async def watch(self, job_id: str) -> Watch:
         """Be told from here on when a job has ended, which may not be there yet."""
-        return self._changes.watch(job_id, until_end=True)
+        return await self._changes.watch(job_id, until_end=True)
 
     async def end_of(self, job: Job, watch: Watch, *, timeout_s: float) -> Job:
         """As `end`, for a job that was read while it was watched."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         while not job.ended and await watch.wait(timeout_s=deadline - asyncio.get_running_loop().time()):
-            job = await self.get(job.record.job_id)
+            job = await self._changed(job.record.job_id, watch)
         return job
+
+    async def _changed(self, job_id: str, watch: Watch) -> Job:
+        """A job as it was at the change that was heard of, or as it is now where that was not told."""
+        if watch.told is None:
+            return await self.get(job_id)
+        return _job_or_raise(reading(json.loads(watch.told)))
 
 
 def _new_job(work: Work, picture: Picture, *, job_id: str) -> NewJob:

@@ -8,7 +8,7 @@ r"""Every Redis key, and how long it lives.
 | `followers:{id}` | set: jobs that share the run of another | until the run ends |
 | `same:{digest}` | the run that answers this picture, task, options and model | as long as the run, then its result |
 | `idempotency:{digest}` | who answers a request; then the answer, JSON | `CLAIM_TTL_S`; then as an open job |
-| `change:{id}` | pub/sub: a word at every state write, and at the erasure | not stored |
+| `change:{id}` | pub/sub: a word at every state write and at the erasure; at the end, also what is read | not stored |
 | `{queue}`, `{queue}\x06\x165` | the lanes of a queue: messages, as kombu lays them out | until taken |
 | `waiting:{queue}:{priority}` | sorted set: runs on the lane, by number | a run leaves when it starts or ends |
 | `lanes` | per lane, its last number, the last one started, and its pace | for ever, a few fields a lane |

@@ -13,8 +13,10 @@ import itertools
 import logging
 import re
 import shutil
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -26,6 +28,8 @@ Buffer = bytes | memoryview
 logger = logging.getLogger(__name__)
 
 _INCOMING = "incoming"
+#: All uploads together; what comes beyond goes to the disk at once.
+_MAX_HELD_BYTES = 32 * 2**20
 #: No separators, no leading dot: a name that stays where it is put.
 _ARTIFACT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\.[a-z0-9]{1,8}")
 
@@ -65,6 +69,9 @@ class Storage:
         self.uploads = self.root / "uploads"
         self.incoming_folder = self.uploads / _INCOMING
         self.artifacts = self.root / "artifacts"
+        #: Of uploads that are on their way, what stays in memory; some come by threads.
+        self._held_bytes = 0
+        self._holding = threading.Lock()
         self.incoming_folder.mkdir(parents=True, exist_ok=True)
         self.artifacts.mkdir(exist_ok=True)
 
@@ -73,9 +80,16 @@ class Storage:
         if shutil.disk_usage(self.root).free - more_bytes < leave_bytes:
             raise DiskFull(DiskFull.SENTENCE)
 
-    def incoming(self, job_id: str, *, max_bytes: int) -> "IncomingUpload":
-        """A file to stream an upload into."""
-        return IncomingUpload(self, job_id, max_bytes=max_bytes)
+    def incoming(self, job_id: str, *, max_bytes: int, hold_bytes: int = 0) -> "IncomingUpload":
+        """A file to stream an upload into. One of up to `hold_bytes` stays in memory, unless many come at once."""
+        return IncomingUpload(self, job_id, max_bytes=max_bytes, hold_bytes=hold_bytes)
+
+    def hold(self, more_bytes: int) -> bool:
+        """Whether so much more of uploads may be held in memory, or less if it is negative."""
+        with self._holding:
+            fits = self._held_bytes + more_bytes <= _MAX_HELD_BYTES
+            self._held_bytes += more_bytes if fits else 0
+        return fits
 
     def upload(self, job_id: str, extension: str) -> str:
         """Where a job's upload is, or would be, relative to the root."""
@@ -153,18 +167,31 @@ class Storage:
 class IncomingUpload:
     """A file being received. Used as a context manager, it leaves nothing behind unless it was kept.
 
-    Every call raises `DiskFull` where there is no room.
+    A short one need not be on the disk before it is kept. Every call raises `DiskFull` where there is no room.
     """
 
-    def __init__(self, storage: Storage, job_id: str, *, max_bytes: int) -> None:
+    def __init__(self, storage: Storage, job_id: str, *, max_bytes: int, hold_bytes: int) -> None:
         self.job_id = job_id
-        self.path = storage.incoming_folder / f"{job_id}.{_own()}"
         self.bytes = 0
         self._storage = storage
         self._max_bytes = max_bytes
+        self._hold_bytes = hold_bytes
         self._hash = hashlib.sha256()
+        #: What has come, until there is a file.
+        self._held: list[Buffer] = []
+        self._held_bytes = 0
         self._file: BinaryIO | None = None
         self._kept = False
+
+    @cached_property
+    def path(self) -> Path:
+        """Where it is while it is received, unless it stays in memory."""
+        return self._storage.incoming_folder / f"{self.job_id}.{_own()}"
+
+    @property
+    def content(self) -> Path | bytes:
+        """What was written, once that is finished: a file, or what stayed in memory."""
+        return b"".join(self._held) if self._file is None else self.path
 
     @property
     def sha256(self) -> str:
@@ -172,8 +199,8 @@ class IncomingUpload:
         return self._hash.hexdigest()
 
     def __enter__(self) -> Self:
-        with _told_when_full():
-            self._file = self.path.open("xb")
+        if not self._hold_bytes:
+            self._spill()
         return self
 
     def write(self, chunk: Buffer) -> None:
@@ -181,20 +208,25 @@ class IncomingUpload:
         self.bytes += len(chunk)
         if self.bytes > self._max_bytes:
             raise FileTooLarge(f"The file is larger than {self._max_bytes} bytes. Send a smaller one.")
-        if self._file is None:
-            raise RuntimeError("the upload is not open")
         self._hash.update(chunk)
+        if self._file is None and self._may_hold(len(chunk)):
+            self._held.append(bytes(chunk))
+            return
+        file = self._file or self._spill()
         with _told_when_full():
-            self._file.write(chunk)
+            file.write(chunk)
 
     def finish(self) -> None:
-        """Flush and close; what was written can be read at `path` from now on."""
+        """Flush and close; `content` is there from now on."""
         if self._file is not None:
             with _told_when_full():
                 self._file.close()
 
     def keep(self, extension: str) -> str:
         """Move the file to its place. Returns its path relative to the root."""
+        if self._file is None:
+            self._spill()
+            self.finish()
         relative = self._storage.upload(self.job_id, extension)
         kept = self._storage.root / relative
         with _told_when_full():
@@ -209,8 +241,28 @@ class IncomingUpload:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._let_go()
         try:
             self.finish()
         finally:
-            if not self._kept:
+            if self._file is not None and not self._kept:
                 self.path.unlink(missing_ok=True)
+
+    def _may_hold(self, more_bytes: int) -> bool:
+        if self.bytes > self._hold_bytes or not self._storage.hold(more_bytes):
+            return False
+        self._held_bytes += more_bytes
+        return True
+
+    def _let_go(self) -> None:
+        self._storage.hold(-self._held_bytes)
+        self._held_bytes = 0
+        self._held.clear()
+
+    def _spill(self) -> BinaryIO:
+        """From here on write to a file."""
+        with _told_when_full():
+            self._file = self.path.open("xb")
+            self._file.writelines(self._held)
+        self._let_go()
+        return self._file

@@ -22,6 +22,9 @@ def main() -> None:
         host=settings.bind,
         port=settings.api_port,
         http=BoundedProtocol,
+        # Nothing here depends on who a client is, or how it came to the proxy, and requests are not logged.
+        proxy_headers=False,
+        access_log=False,
         log_config=logs.configuration(settings),
         timeout_graceful_shutdown=FINISH_S,
     )

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from python_multipart.multipart import parse_options_header
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from app.errors import BadRequest, FileTooLarge
 
@@ -35,16 +35,18 @@ async def chunks(request: Request, *, max_bytes: int) -> AsyncIterator[bytes]:
         raise BadRequest("The body is compressed. Send it as it is, without a Content-Encoding.")
     if said_length(request) > max_bytes:
         raise too_long
-    stream, received = request.stream(), 0
-    while True:
+    received, more = 0, True
+    while more:
         try:
             async with asyncio.timeout(_SILENCE_S):
-                chunk = await anext(stream, None)
+                message = await request.receive()
         except TimeoutError:
             raise BadRequest(f"Nothing came for {_SILENCE_S} s. Send the request again.") from None
-        if chunk is None:
-            return
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, more = message.get("body", b""), message.get("more_body", False)
         received += len(chunk)
         if received > max_bytes:
             raise too_long
-        yield chunk
+        if chunk:
+            yield chunk

@@ -5,7 +5,7 @@ answered with one constant sentence.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -36,12 +36,14 @@ PROBLEM_JSON = "application/problem+json"
 
 def add_handlers(app: FastAPI) -> None:
     """Teach the application to render every error."""
-    app.add_exception_handler(AppError, _on_app_error)
-    app.add_exception_handler(RedisError, _on_redis_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid_request)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_exception_handler(Exception, _on_unexpected)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+
+
+async def answer_to(request: Request, error: Exception) -> Response:
+    """The answer to a request that an error ended, whichever it is."""
+    handler = next(_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS)
+    return await handler(request, error)
 
 
 def render(
@@ -105,6 +107,15 @@ async def _on_unexpected(request: Request, error: Exception) -> Response:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return render(InternalError(InternalError.SENTENCE))
 
+
+_HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    AppError: _on_app_error,
+    RedisError: _on_redis_error,
+    RequestValidationError: _on_invalid_request,
+    HTTPException: _on_http_exception,
+    ClientDisconnect: _on_disconnect,
+    Exception: _on_unexpected,
+}
 
 #: As much of what a client wrote as is said back to it.
 MAX_ECHO = 40

@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 from app import tasks
 from app.api import errors
 from app.api.deps import Service
+from app.api.direct import Direct
 from app.api.draining import Draining, DrainingMiddleware
 from app.api.openapi import result_schema, with_nulls, without_validation_errors
 from app.api.patience import connect
@@ -59,11 +60,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="Darkroom", version=_VERSION, description=_DESCRIPTION, lifespan=lifespan, redirect_slashes=False
     )
     errors.add_handlers(app)
-    app.add_middleware(DrainingMiddleware)
     # What is called most is looked for first, and straight in the application's own list: routers that are included are
     # each searched anew for every request.
     for part in (task_routes, jobs, batches, listing, control, files, service):
         app.router.routes.extend(part.router(tasks.TASKS, settings).routes)
+    submissions = [f"/{task.name}" for task in tasks.TASKS]
+    direct = Direct(
+        app.build_middleware_stack(), app.routes, paths=[*submissions, "/status/{job_id}", "/result/{job_id}"]
+    )
+    app.middleware_stack = DrainingMiddleware(direct)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 

@@ -7,6 +7,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _MAX_HEAD_BYTES = 64 * 1024
 _HEAD_WITHIN_S = 30
+#: As much as is read from a connection at once. To stop reading and begin again costs more than to hold it.
+_MAX_WAITING_BYTES = 256 * 1024
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -52,9 +54,14 @@ class BoundedProtocol(HttpToolsProtocol):
         return super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A body has grown."""
+        """A body has grown. It is not read on where nobody takes it, but a picture of usual size may come at once."""
         self._fruitful = True
-        super().on_body(body)
+        cycle = self.cycle
+        if len(cycle.body) + len(body) > _MAX_WAITING_BYTES or cycle.response_complete or self.parser.should_upgrade():
+            super().on_body(body)
+        else:
+            cycle.body += body
+            cycle.message_event.set()
 
     def _close_if_headless(self) -> None:
         if self.cycle is None:

@@ -86,7 +86,17 @@ def wants_fresh(headers: Headers) -> bool:
 
 def probe_and_keep(upload: IncomingUpload, filename: str | None, *, max_pixels: int) -> Picture:
     """Put a received file in its place if it is a sound image. Raises as `imaging.probe` does."""
-    info = imaging.probe(upload.path, max_pixels=max_pixels)
+    return _kept(upload, filename, imaging.probe(upload.content, max_pixels=max_pixels))
+
+
+def kept_at_once(upload: IncomingUpload, filename: str | None, *, max_pixels: int) -> Picture | None:
+    """As `probe_and_keep`, for a short file of a common kind; None for what takes longer, or is to be refused."""
+    content = upload.content
+    info = imaging.probe_at_once(content, max_pixels=max_pixels) if isinstance(content, bytes) else None
+    return None if info is None else _kept(upload, filename, info)
+
+
+def _kept(upload: IncomingUpload, filename: str | None, info: imaging.ImageInfo) -> Picture:
     facts = ImageFacts(
         width=info.width, height=info.height, format=info.format, bytes=upload.bytes, sha256=upload.sha256
     )

@@ -1,7 +1,8 @@
 """The ways in: a picture as part of a form, as a data URI in JSON, or as a URL that the worker will fetch.
 
-A body is streamed to disk and never held whole, but for JSON, which is read back from there: few at a time, so that
-memory stays bounded however many clients send it, and however slowly.
+A body is streamed to disk and never held whole, but for short pictures, as long as they are not very many, and for
+JSON, which is read back from there: few at a time. So memory stays bounded however many clients send, and however
+slowly.
 """
 
 from dataclasses import dataclass, field

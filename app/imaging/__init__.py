@@ -11,11 +11,14 @@ from pathlib import Path
 
 from PIL import Image
 
+from app.errors import AppError
 from app.imaging.colour import to_rgb, with_alpha
+from app.imaging.guard import BusyError
 from app.imaging.metadata import Metadata
-from app.imaging.opening import EXTENSIONS, opened
+from app.imaging.opening import AT_ONCE_BYTES, EXTENSIONS, Opened, opened
 
 __all__ = [
+    "AT_ONCE_BYTES",
     "EXTENSIONS",
     "ImageInfo",
     "Original",
@@ -25,6 +28,7 @@ __all__ = [
     "open_original",
     "open_scaled",
     "probe",
+    "probe_at_once",
 ]
 
 
@@ -37,16 +41,29 @@ class ImageInfo:
     height: int
 
 
-def probe(path: Path, *, max_pixels: int) -> ImageInfo:
-    """Format and size of an image file, without decoding it.
+def probe(source: Path | bytes, *, max_pixels: int) -> ImageInfo:
+    """Format and size of an image file, or of the content of one, without decoding it.
 
     Raises `UnsupportedImage` for a format that is not in `EXTENSIONS`; `InvalidImage` for one that is, but damaged, cut
     short, empty or of more than `max_pixels`; `OutOfMemory`; `OSError` when the file cannot be read, which is no fault
     of the client. Pillow's own ceiling, about 179 million pixels, holds as well.
     """
-    with opened(path, max_pixels=max_pixels, to_decode=False) as file:
-        width, height = file.size
-        return ImageInfo(format=file.format, width=width, height=height)
+    with opened(source, max_pixels=max_pixels, to_decode=False) as file:
+        return _info(file)
+
+
+def probe_at_once(content: bytes, *, max_pixels: int) -> ImageInfo | None:
+    """As `probe`, where that surely takes no more than milliseconds and succeeds; None for `probe` to see to it."""
+    try:
+        with opened(content, max_pixels=max_pixels, to_decode=False, at_once=True) as file:
+            return _info(file)
+    except (AppError, BusyError):
+        return None
+
+
+def _info(file: Opened) -> ImageInfo:
+    width, height = file.size
+    return ImageInfo(format=file.format, width=width, height=height)
 
 
 def open_image(path: Path, *, max_pixels: int) -> Image.Image:

@@ -38,13 +38,18 @@ DAMAGE = (
 _FILTERS = threading.Lock()
 
 
+class BusyError(Exception):
+    """Another thread is with Pillow, and it was not to be waited for."""
+
+
 @contextmanager
-def pillow(*, otherwise: type[AppError], message: str) -> Iterator[None]:
+def pillow(*, otherwise: type[AppError], message: str, at_once: bool = False) -> Iterator[None]:
     """Run Pillow on what a stranger sent: whatever goes wrong is raised as `otherwise`, with this message.
 
-    Not so `MemoryError`, which becomes `OutOfMemory`, and an `OSError` of the system, which stays as it is.
+    Not so `MemoryError`, which becomes `OutOfMemory`, and an `OSError` of the system, which stays as it is. Raises
+    `BusyError` if it is to be `at_once` and cannot be.
     """
-    with _FILTERS, warnings.catch_warnings():
+    with _taken(_FILTERS, waiting=not at_once), warnings.catch_warnings():
         # Pillow warns of odd metadata and of sizes near its own limit: both are checked before, or do no harm.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         try:
@@ -57,6 +62,16 @@ def pillow(*, otherwise: type[AppError], message: str) -> Iterator[None]:
             if isinstance(error, OSError) and error.errno not in {None, EINVAL}:
                 raise
             raise otherwise(message) from error
+
+
+@contextmanager
+def _taken(lock: threading.Lock, *, waiting: bool) -> Iterator[None]:
+    if not lock.acquire(blocking=waiting):
+        raise BusyError
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -46,22 +46,23 @@ class Outline:
     body: tuple[slice, ...] = ()
 
 
-def read_outline(format_: str, data: Data) -> Outline:
+def read_outline(format_: str, data: Data, *, max_parts: int = _MAX_PARTS) -> Outline:
     """Walk a file of this format, one of the names in `imaging.EXTENSIONS`, whose signature was already seen.
 
-    Raises `InvalidImage` when the file ends early, has no picture or has more parts than any sound file.
+    Raises `InvalidImage` when the file ends early, has no picture or has more than `max_parts`: by default, more than
+    any sound file.
     """
     try:
-        return _WALKS[format_](data)
+        return _WALKS[format_](data, max_parts)
     except (struct.error, IndexError, OverflowError):  # an offset past the end, or past any end
         raise InvalidImage(_CUT_SHORT) from None
 
 
-def _jpeg(data: Data) -> Outline:
+def _jpeg(data: Data, max_parts: int) -> Outline:
     header, exif, end = [b"\xff\xd8"], b"", 0
     sizes: list[tuple[int, int]] = []
     scans: list[int] = []
-    for code, start, end in _counted(jpeg_segments(data)):
+    for code, start, end in _counted(jpeg_segments(data), limit=max_parts):
         if code in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, start + 5)
             sizes.append((width, height))
@@ -103,11 +104,11 @@ def jpeg_segments(data: Data) -> Iterator[tuple[int, int, int]]:
     raise InvalidImage(_CUT_SHORT)
 
 
-def _png(data: Data) -> Outline:
+def _png(data: Data, max_parts: int) -> Outline:
     header, exif = [data[:8]], b""
     sizes: list[tuple[int, int]] = []
     body: list[slice] = []
-    for kind, start, end in _counted(png_chunks(data)):
+    for kind, start, end in _counted(png_chunks(data), limit=max_parts):
         if kind == b"IHDR":
             sizes.append(struct.unpack_from(">II", data, start + 8))
         elif kind == b"eXIf":
@@ -141,10 +142,10 @@ def png_chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:
         yield kind, start, end
 
 
-def _gif(data: Data) -> Outline:
+def _gif(data: Data, max_parts: int) -> Outline:
     screen_width, screen_height = struct.unpack_from("<HH", data, 6)
     at = 0
-    for at in _counted(_gif_blocks(data)):  # noqa: B007 - only the last matters
+    for at in _counted(_gif_blocks(data), limit=max_parts):  # noqa: B007 - only the last matters
         pass
     if data[at] != _GIF_IMAGE:
         raise InvalidImage(_NO_PICTURE)
@@ -174,9 +175,9 @@ def _gif_blocks(data: Data) -> Iterator[int]:
             at += 1
 
 
-def _webp(data: Data) -> Outline:
+def _webp(data: Data, max_parts: int) -> Outline:
     exif = b""
-    for kind, start, end in _counted(_webp_chunks(data)):
+    for kind, start, end in _counted(_webp_chunks(data), limit=max_parts):
         if kind == b"EXIF":
             exif = data[start:end]
     return Outline(sizes=(_webp_canvas(data),), exif=exif)
@@ -207,16 +208,16 @@ def _webp_canvas(data: Data) -> tuple[int, int]:
     raise InvalidImage(_NO_PICTURE)
 
 
-def _bmp(data: Data) -> Outline:
+def _bmp(data: Data, _max_parts: int) -> Outline:
     # The height is negative when rows run from top to bottom (Microsoft, BITMAPINFOHEADER and BITMAPCOREHEADER).
     core = struct.unpack_from("<I", data, 14) == (12,)
     width, height = struct.unpack_from("<HH" if core else "<Ii", data, 18)
     return Outline(sizes=((width, abs(height)),))
 
 
-def _tiff(data: Data) -> Outline:
+def _tiff(data: Data, max_parts: int) -> Outline:
     found: dict[int, int] = {}
-    for entry in _counted(tiff_entries(data), limit=_MAX_TAGS):
+    for entry in _counted(tiff_entries(data), limit=min(max_parts, _MAX_TAGS)):
         if entry.kind not in _BYTES and entry.count > _MAX_PARTS:
             raise InvalidImage(_TOO_MANY_PARTS)
         found[entry.tag] = max(entry.number, found.get(entry.tag, 0))
@@ -229,12 +230,12 @@ def _tiff(data: Data) -> Outline:
 _BYTES = frozenset({1, 2, 6, 7})
 
 
-def _avif(data: Data) -> Outline:
+def _avif(data: Data, max_parts: int) -> Outline:
     # The AV1 stream inside may be larger than its box says, and is then decoded before it is scaled. There libavif sets
     # the limit, 16384 x 16384.
     whole = bytearray(data)
     sizes: list[tuple[int, int]] = []
-    for kind, start, end in _counted(_avif_boxes(data)):
+    for kind, start, end in _counted(_avif_boxes(data), limit=max_parts):
         if kind == b"meta":
             meta = data[start:end]
             sizes += [struct.unpack(">II", size[1]) for size in _AVIF_SIZE.finditer(meta)]
@@ -265,14 +266,14 @@ def _avif_boxes(data: Data) -> Iterator[tuple[bytes, int, int]]:
         at = end
 
 
-def _counted(parts: Iterable[T], *, limit: int = _MAX_PARTS) -> Iterator[T]:
+def _counted(parts: Iterable[T], *, limit: int) -> Iterator[T]:
     for number, part in enumerate(parts):
         if number == limit:
             raise InvalidImage(_TOO_MANY_PARTS)
         yield part
 
 
-_WALKS: dict[str, Callable[[Data], Outline]] = {
+_WALKS: dict[str, Callable[[Data, int], Outline]] = {
     "jpeg": _jpeg,
     "png": _png,
     "gif": _gif,

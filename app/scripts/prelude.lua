@@ -197,14 +197,21 @@ end
 
 local STATUS = {SUCCESS = 'completed', FAILURE = 'failed', REVOKED = 'cancelled'}
 
--- Ends one job, with a value as Celery stores it.
-local function end_job(id, state, value)
+-- The end of a job as who waits for it is told: with what `read` would say then, so that nobody has to ask; not where it
+-- is long, for all processes of the API hear it.
+local MAX_TOLD = 16384
+local function told(id, state, value)
+  return #value <= MAX_TOLD and state .. ' ' .. cjson.encode({'job', flat(id), value, -1, -1, -1, now}) or state
+end
+
+-- Ends one job, with a value as Celery stores it; `by_itself` if its run is its own, and not one that it follows.
+local function end_job(id, state, value, by_itself)
   local job = record(id)
   live_until(id, now + lives.result)
   job.updated_at, job.finished_at, job.retry_at = now, now, false
   redis.call('SET', key.meta .. id, value, 'PXAT', text(now + lives.result))
   list(id, STATUS[state])
-  announce(id, state)
+  announce(id, by_itself and told(id, state, value) or state)
 end
 
 -- Runs
@@ -280,7 +287,7 @@ local function end_run(id, state, value, how)
   local ids, is_followed = subscribers(id)
   for _, one in ipairs(ids) do
     if one ~= id then keep_starts(one, run) end
-    end_job(one, state, value)
+    end_job(one, state, value, one == id)
     if dead then list_as_dead(one) end
   end
   if is_followed then redis.call('DEL', key.followers .. id) end

@@ -156,7 +156,7 @@ async def test_waiters_are_woken(
     application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend, call: str
 ) -> None:
     waits, runs = await submit(http), await submit(http)
-    async with application.state.service.jobs._changes.watch(runs) as heard:
+    with await application.state.service.jobs._changes.watch(runs) as heard:
         start(backend, runs)
         assert await heard.wait(timeout_s=10), "or it would wake those who come now"
     answers = [asyncio.create_task(http.get(f"{call}/{job_id}?wait=50")) for job_id in (waits, runs)]

@@ -214,7 +214,7 @@ async def test_a_wait_for_the_result_outlasts_other_changes(
     assert (await later).status_code == 200
 
 
-async def test_who_waits_for_the_end_looks_when_it_has_come(
+async def test_who_waits_for_the_end_is_told_of_it(
     application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend, client: redis.Redis
 ) -> None:
     job_id = await submit(http)
@@ -228,10 +228,10 @@ async def test_who_waits_for_the_end_looks_when_it_has_come(
     backend.store_result(job_id, RESULT, "SUCCESS", request=request_of(job_id))
 
     assert (await waiting).status_code == 200
-    assert scripts_run(client) - begun == 10 + 1 + 1, "the states, the end, and one look at it"
+    assert scripts_run(client) - begun == 10 + 1, "the states and the end, which nobody has to look at"
 
 
-async def test_a_submission_that_waits_looks_once(
+async def test_a_submission_that_waits_never_looks(
     application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend, client: redis.Redis
 ) -> None:
     await submit(http)
@@ -247,7 +247,38 @@ async def test_a_submission_that_waits_looks_once(
     finish(backend, str(newest))
 
     assert (await waiting).status_code == 200
-    assert scripts_run(client) - begun == 1 + 2 + 1, "the submission, the start and the end, and one look at it"
+    assert scripts_run(client) - begun == 1 + 2, "the submission, the start and the end"
+
+
+@pytest.mark.parametrize("caption", ["A dog.", "A dog. " * 5000])
+async def test_who_is_told_of_the_end_answers_as_who_reads_it(
+    application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend, caption: str
+) -> None:
+    job_id = await submit(http)
+    waiting = [asyncio.create_task(http.get(f"/{call}/{job_id}?wait=30")) for call in ("status", "result")]
+    await waited_for(application, job_id)
+
+    result = {**RESULT, "model": {**RESULT["model"], "name": caption}}
+    backend.store_result(job_id, result, "SUCCESS", request=request_of(job_id))
+
+    for call, told in zip(("status", "result"), await asyncio.gather(*waiting), strict=True):
+        assert told.json() == (await http.get(f"/{call}/{job_id}")).json()
+
+
+async def test_what_is_erased_as_soon_as_it_has_ended_is_not_told(
+    application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend
+) -> None:
+    job_id = await submit(http)
+    changes = application.state.service.jobs._changes
+    with await changes.watch(job_id, until_end=True) as watch:
+        finish(backend, job_id)
+        assert await watch.wait(timeout_s=10)
+        assert watch.told is not None
+
+        assert (await http.delete(f"/jobs/{job_id}")).status_code == 204
+
+        assert await watch.wait(timeout_s=10)
+        assert watch.told is None
 
 
 def scripts_run(client: redis.Redis) -> int:

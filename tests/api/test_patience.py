@@ -44,18 +44,44 @@ async def test_who_waited_in_vain_waits_less_until_something_is_answered(patient
     assert 1 < third < 1.7
 
 
-async def test_a_pipeline_is_given_up_like_a_command(patient: PatientRedis, wire: Wire) -> None:
-    async def execute() -> None:
-        async with patient.patience(), patient.pipeline(transaction=False) as pipeline:
-            pipeline.get("colour")
-            await pipeline.execute()
-
+async def test_what_waits_behind_a_command_that_is_given_up_is_asked_again(patient: PatientRedis, wire: Wire) -> None:
     wire.loss = Loss.HELD
-    began = time.monotonic()
-    with pytest.raises(redis.TimeoutError):
-        await execute()
+    first = asyncio.ensure_future(patient.get("colour"))
+    await asyncio.sleep(0.6)
+    behind = asyncio.ensure_future(patient.get("another"))
 
-    assert time.monotonic() - began < 1.7
+    with pytest.raises(redis.TimeoutError):
+        await first
+    assert await behind is None
+
+
+async def test_a_line_that_breaks_is_replaced(patient: PatientRedis, wire: Wire) -> None:
+    wire.loss = Loss.CUT_ONCE
+
+    assert await asyncio.gather(*(patient.get("colour") for _ in range(10))) == [None] * 10
+    assert wire.lost == 1
+
+
+async def test_what_breaks_every_line_is_refused(patient: PatientRedis, wire: Wire) -> None:
+    wire.loss = Loss.CUT
+
+    with pytest.raises(redis.ConnectionError):
+        await patient.get("colour")
+    assert wire.lost == 2
+    assert await patient.get("another") is None
+
+
+async def test_who_asks_and_goes_leaves_the_answers_of_others_in_place(patient: PatientRedis) -> None:
+    await asyncio.gather(*(patient.set(f"another-{number}", number) for number in range(20)))
+
+    async with asyncio.timeout(10):
+        asked = [asyncio.ensure_future(patient.get(f"another-{number}")) for number in range(20)]
+        await asyncio.sleep(0)
+        for one in asked[::2]:
+            one.cancel()
+        answers = await asyncio.gather(*asked[1::2])
+
+    assert answers == [str(number) for number in range(1, 20, 2)]
 
 
 async def test_a_refusal_is_an_answer(patient: PatientRedis, wire: Wire) -> None:
@@ -67,13 +93,11 @@ async def test_a_refusal_is_an_answer(patient: PatientRedis, wire: Wire) -> None
     assert await given_up_after(patient) > 1
 
 
-async def test_however_many_give_up_no_connection_gets_lost(patient: PatientRedis, wire: Wire) -> None:
+async def test_however_many_give_up_the_next_are_answered(patient: PatientRedis, wire: Wire) -> None:
     for _ in range(3):
         wire.loss = Loss.HELD
         outcomes = await asyncio.gather(*(patient.get("colour") for _ in range(100)), return_exceptions=True)
         wire.loss = Loss.NONE
         assert {type(outcome) for outcome in outcomes} == {redis.TimeoutError}
 
-    pool = patient.connection_pool
-    assert len(pool._in_use_connections) == 0
     assert await asyncio.gather(*(patient.get("colour") for _ in range(100))) == [None] * 100

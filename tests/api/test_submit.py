@@ -1,10 +1,9 @@
 """Submitting: what is accepted, what is refused and how, and that what is refused leaves nothing behind."""
 
 import asyncio
-import contextlib
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -258,10 +257,8 @@ async def test_a_job_that_cannot_be_waited_for_keeps_its_id(
 async def test_a_submission_that_cannot_be_watched_is_accepted_all_the_same(
     http: httpx.AsyncClient, dog: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @contextlib.asynccontextmanager
-    async def nowhere(*_: Any, **__: Any) -> AsyncIterator[None]:
+    async def nowhere(*_: Any, **__: Any) -> None:
         raise redis.ConnectionError("there is no connection for wake-ups")
-        yield
 
     monkeypatch.setattr("app.jobs.Jobs.watch", nowhere)
 

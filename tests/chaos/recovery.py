@@ -127,5 +127,5 @@ class Ends(threading.Thread):
             pubsub.psubscribe(keys.change("*"))
             while True:
                 message = pubsub.get_message(timeout=1)
-                if message and message["type"] == "pmessage" and message["data"] in TERMINAL:
+                if message and message["type"] == "pmessage" and message["data"].split()[0] in TERMINAL:
                     self.counts[message["channel"].removeprefix(keys.change(""))] += 1

@@ -17,6 +17,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from app import imaging
 from app.errors import AppError, InvalidImage, OutOfMemory, UnsupportedImage
+from app.imaging.guard import pillow
 from tests import images
 from tests.images import (
     ASCII,
@@ -283,6 +284,40 @@ def test_any_damage_ends_in_a_picture_or_an_error_of_ours(tmp_path: Path) -> Non
             assert picture.size == (info.width, info.height)
 
     assert outcomes == {InvalidImage, UnsupportedImage, Image.Image}
+
+
+@pytest.mark.parametrize("name", [*SOUND, *BROKEN])
+def test_content_is_probed_as_a_file_is(tmp_path: Path, name: str) -> None:
+    data = {**SOUND, **BROKEN}[name]
+
+    def outcome(source: Path | bytes) -> object:
+        try:
+            return imaging.probe(source, max_pixels=LIMIT)
+        except AppError as error:
+            return type(error), str(error)
+
+    as_file = outcome(upload(tmp_path, data))
+    assert outcome(data) == as_file
+    assert imaging.probe_at_once(data, max_pixels=LIMIT) in (as_file, None)
+
+
+def test_what_is_common_and_short_is_probed_at_once() -> None:
+    common, many_parts = jpeg(), with_segments(jpeg(), *[segment(0xFE, b"")] * 100)
+    long = with_segments(jpeg(), *[segment(0xFE, bytes(60_000))] * 5)
+
+    for data in (common, png(9, 9, b"")):
+        assert imaging.probe_at_once(data, max_pixels=LIMIT) == imaging.probe(data, max_pixels=LIMIT)
+    tables = with_segments(jpeg(), *[segment(0xDB, bytes(65 * 100))] * 3)
+    for data in (many_parts, long, tables):
+        assert imaging.probe(data, max_pixels=LIMIT) == imaging.probe(common, max_pixels=LIMIT)
+        assert imaging.probe_at_once(data, max_pixels=LIMIT) is None
+    assert imaging.probe_at_once(images.bmp(9, 9), max_pixels=LIMIT) is None
+
+
+def test_nobody_waits_for_another_thread_to_be_done_with_pillow() -> None:
+    with pillow(otherwise=InvalidImage, message="It is damaged."):
+        assert imaging.probe_at_once(jpeg(), max_pixels=LIMIT) is None
+    assert imaging.probe_at_once(jpeg(), max_pixels=LIMIT) is not None
 
 
 def test_threads_leave_the_warnings_of_the_process_as_they_were(tmp_path: Path) -> None:

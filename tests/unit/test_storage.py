@@ -37,6 +37,49 @@ def test_what_is_kept_is_found_again(storage: Storage) -> None:
     assert files_in(storage) == []
 
 
+def test_what_is_short_is_on_the_disk_once_it_is_kept(storage: Storage) -> None:
+    with storage.incoming("abcd", max_bytes=10, hold_bytes=5) as upload:
+        upload.write(memoryview(b"hel"))
+        upload.write(memoryview(b"lo"))
+        upload.finish()
+        assert upload.content == b"hello"
+        assert files_in(storage) == []
+        path = upload.keep(".png")
+
+    assert storage.resolve(path).read_bytes() == b"hello"
+    assert len(files_in(storage)) == 1
+
+
+def test_what_gets_longer_goes_to_the_disk(storage: Storage) -> None:
+    with storage.incoming("abcd", max_bytes=10, hold_bytes=5) as upload:
+        upload.write(b"hello")
+        upload.write(b"!")
+        upload.finish()
+        assert upload.content == files_in(storage)[0]
+        path = upload.keep(".png")
+
+    assert storage.resolve(path).read_bytes() == b"hello!"
+
+
+def test_where_very_many_come_at_once_they_go_to_the_disk(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.storage._MAX_HELD_BYTES", 10)
+
+    def on_disk(*, hold_bytes: int = 5) -> bool:
+        with storage.incoming("abcd", max_bytes=10, hold_bytes=hold_bytes) as upload:
+            upload.write(b"hello")
+            return isinstance(upload.content, Path)
+
+    with storage.incoming("one", max_bytes=10, hold_bytes=5) as one:
+        one.write(b"hello")
+        with storage.incoming("two", max_bytes=10, hold_bytes=5) as two:
+            two.write(b"hello")
+            assert on_disk()
+            two.write(b"!")
+            assert not on_disk(), "what has gone to the disk makes room"
+    assert not on_disk()
+    assert files_in(storage) == []
+
+
 def test_what_is_not_kept_is_gone(storage: Storage) -> None:
     with storage.incoming("abcd", max_bytes=10) as upload:
         upload.write(b"hello")
@@ -157,6 +200,23 @@ def test_room_is_what_the_disk_has_left(storage: Storage) -> None:
     for more_bytes, leave_bytes in ((0, 2 * free), (2 * free, 0), (free, free)):
         with pytest.raises(DiskFull):
             storage.check_room(more_bytes, leave_bytes=leave_bytes)
+
+
+def test_a_full_disk_leaves_nothing_of_a_short_file(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+
+    def full(path: Path, mode: str) -> object:
+        path.symlink_to("/dev/full")
+        return opened(path, "wb")
+
+    monkeypatch.setattr(Path, "open", full)
+    with storage.incoming("abcd", max_bytes=10, hold_bytes=5) as upload:
+        upload.write(b"hello")
+        with pytest.raises(DiskFull):
+            upload.keep(".png")
+        assert list(storage.incoming_folder.iterdir()) == [upload.path]
+
+    assert list(storage.incoming_folder.iterdir()) == []
 
 
 def test_a_full_disk_leaves_nothing_and_may_pass(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 import redis
 from celery.app.task import Context
 
-from app import keys, queues
+from app import keys, queues, scripts
 from app.backend import FencedBackend, Held, Verdict, Write
 from app.broker import CeleryApp
 from app.config import Settings
@@ -273,7 +273,25 @@ def test_every_write_is_announced(backend: FencedBackend, client: redis.Redis, j
         start(backend, job)
         store(backend, job, State.SUCCESS, RESULT)
 
-        assert [pubsub.get_message(timeout=5)["data"] for _ in range(2)] == ["STARTED", "SUCCESS"]
+        begun, ended = (pubsub.get_message(timeout=5)["data"] for _ in range(2))
+
+    word, _, told = ended.partition(" ")
+    assert (begun, word) == ("STARTED", "SUCCESS")
+    (read,) = scripts.call(client, "read", ids=[job.job_id])
+    *facts, duration_ms, _ = json.loads(told)
+    assert facts == read[:5], "the end brings along what there is to read"
+    assert int(duration_ms) == read[5]
+
+
+def test_a_long_result_is_announced_by_its_word(backend: FencedBackend, client: redis.Redis, job: NewJob) -> None:
+    with client.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]
+        start(backend, job)
+        pubsub.subscribe(keys.change(job.job_id))
+        pubsub.get_message(timeout=5)
+
+        store(backend, job, State.SUCCESS, {**RESULT, "answer": {"caption": "a" * 20_000}})
+
+        assert pubsub.get_message(timeout=5)["data"] == "SUCCESS"
 
 
 def test_a_retry_waits_for_its_time_and_is_published_once(

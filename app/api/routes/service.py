@@ -1,5 +1,6 @@
 """The service itself: what it can do and how it is."""
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -137,11 +138,8 @@ async def _seen(service: Service, tasks: tuple[Task[Any], ...]) -> Health:
     now = datetime.now(UTC)
     try:
         workers = await announcements.live_workers(service.redis)
-        async with service.redis.patience(), service.redis.pipeline(transaction=False) as pipeline:
-            for task in tasks:
-                for priority in Priority:
-                    pipeline.llen(keys.lane(task.name, priority))
-            depth = sum(await pipeline.execute())
+        lanes = [keys.lane(task.name, priority) for task in tasks for priority in Priority]
+        depth = sum(await asyncio.gather(*(_length(service, lane) for lane in lanes)))
     except RedisError:
         return Health(
             status="unavailable",
@@ -160,6 +158,10 @@ async def _seen(service: Service, tasks: tuple[Task[Any], ...]) -> Health:
         timestamp=now,
         reasons=_reasons(tasks, workers),
     )
+
+
+async def _length(service: Service, lane: str) -> int:
+    return await service.redis.llen(lane)
 
 
 def _reasons(tasks: tuple[Task[Any], ...], workers: list[Announcement]) -> list[str]:

@@ -21,6 +21,7 @@ from app.api.deps import Service, ServiceDep
 from app.api.submissions import (
     check_room,
     discard,
+    kept_at_once,
     kept_if_accepted,
     offered,
     probe_and_keep,
@@ -33,6 +34,7 @@ from app.config import Settings
 from app.documents import Job, result_document, status_document, status_url
 from app.errors import AppError
 from app.idempotency import Answered, Claimed
+from app.imaging import AT_ONCE_BYTES
 from app.jobs import Picture
 from app.schemas import StatusDocument
 from app.states import State
@@ -62,8 +64,8 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
     async def submit(request: Request, service: ServiceDep) -> Response:
         wait_s, job_id = _wait_asked(request.headers), str(uuid.uuid4())
         # Watched from before it is there, so that its end is not missed, and nobody has to look in between.
-        async with contextlib.AsyncExitStack() as watching:
-            own = await _watched(service, job_id, watching) if wait_s else None
+        own = await _watched(service, job_id) if wait_s else None
+        with own or contextlib.nullcontext():
             accepted = await _accept(request, service, task, job_id)
             if isinstance(accepted, Answered):
                 job, replayed, watch = await job_of(service, accepted), REPLAYED, None
@@ -125,7 +127,7 @@ async def _accept(request: Request, service: Service, task: Task[Any], job_id: s
     async with claimed(request, service) as held:
         if not isinstance(held, Answered):
             check_room(request, service, max_bytes=settings.max_file_size)
-        with storage.incoming(job_id, max_bytes=settings.max_file_size) as upload:
+        with storage.incoming(job_id, max_bytes=settings.max_file_size, hold_bytes=AT_ONCE_BYTES) as upload:
             received = await receive(request, upload, storage=storage, settings=settings)
             upload.finish()
             work = work_asked(received.options, task, settings)
@@ -152,14 +154,16 @@ async def _keep(received: Received, upload: IncomingUpload, service: Service) ->
     if received.url is not None:
         url = addresses.accept(received.url, settings=service.settings)
         return Picture(path=service.storage.upload(upload.job_id, ""), filename=url.filename, url=str(url))
-    keep = partial(probe_and_keep, upload, received.filename, max_pixels=service.settings.max_pixels)
-    return await to_thread.run_sync(keep)
+    max_pixels = service.settings.max_pixels
+    if picture := kept_at_once(upload, received.filename, max_pixels=max_pixels):
+        return picture
+    return await to_thread.run_sync(partial(probe_and_keep, upload, received.filename, max_pixels=max_pixels))
 
 
-async def _watched(service: Service, job_id: str, watching: contextlib.AsyncExitStack) -> Watch | None:
+async def _watched(service: Service, job_id: str) -> Watch | None:
     """A watch on a job that is not there yet; None where nothing can be told of it, for it is to be accepted anyway."""
     try:
-        return await watching.enter_async_context(service.jobs.watch(job_id))
+        return await service.jobs.watch(job_id)
     except RedisError as error:
         logger.warning("job %s is not watched: %s", job_id, error)
         return None
