@@ -19,7 +19,8 @@ from kombu.utils.functional import retry_over_time
 from redis.exceptions import ResponseError
 
 from app import scripts
-from app.errors import AppError, refuses_writes
+from app.errors import AppError
+from app.refusals import refuses_writes
 from app.registry import Fields, JobRecord, lives_ms
 from app.states import State
 
