@@ -22,7 +22,8 @@ from pydantic_core import to_json
 from redis.exceptions import ResponseError
 
 from app import scripts
-from app.errors import AppError, refuses_writes
+from app.errors import AppError
+from app.refusals import refuses_writes
 from app.registry import Fields, JobRecord, lives_ms
 from app.scripts.direct import Direct
 from app.states import TERMINAL, State

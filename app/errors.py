@@ -333,17 +333,6 @@ _CELERY_FAILURES: dict[str, tuple[type[AppError], str]] = {
 }
 
 
-#: Replies with which Redis refuses to write: full disk, full memory, a replica, too few replicas. redis-py has classes
-#: for some of them, whose messages lack the word; in the reply to a script it stands in the middle.
-_REFUSALS = ("MISCONF", "OOM", "READONLY", "NOREPLICAS")
-_REFUSAL_CLASSES = frozenset({"OutOfMemoryError", "ReadOnlyError"})
-
-
-def refuses_writes(error: Exception) -> bool:
-    """Whether an error of the Redis client is a refusal that will pass, and no fault of the command."""
-    return type(error).__name__ in _REFUSAL_CLASSES or any(word in str(error) for word in _REFUSALS)
-
-
 def _tree(root: type[AppError]) -> dict[str, type[AppError]]:
     return {root.__name__: root, **{name: cls for sub in root.__subclasses__() for name, cls in _tree(sub).items()}}
 

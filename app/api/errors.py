@@ -25,8 +25,8 @@ from app.errors import (
     InvalidOption,
     MethodNotAllowed,
     NotFound,
-    refuses_writes,
 )
+from app.refusals import refuses_writes
 from app.schemas import Problem
 
 logger = logging.getLogger(__name__)

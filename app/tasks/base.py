@@ -38,10 +38,14 @@ class Options(BaseModel):
         return values
 
 
-class Answer(BaseModel):
-    """A task's own fields of the result document."""
+class Part(BaseModel):
+    """What answers are made of. A number that is none, which JSON does not have, is refused: the model has failed."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Answer(Part):
+    """A task's own fields of the result document."""
 
 
 class Loaded(Protocol):

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from app.config import Settings
 from app.imaging import Picture, open_scaled
-from app.tasks.base import Answer, Attempt, Loader, Network, Options, Task
+from app.tasks.base import Answer, Attempt, Loader, Network, Options, Part, Task
 
 
 class ClassifyOptions(Options):
@@ -18,7 +18,7 @@ class ClassifyOptions(Options):
     threshold: Annotated[float, Field(ge=0, le=1, description="Leave out predictions that score lower.")] = 0.0
 
 
-class Prediction(BaseModel):
+class Prediction(Part):
     """One class and the probability the model gives it."""
 
     label: str

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from app.config import Settings, split
 from app.errors import InvalidOption
 from app.imaging import Picture, open_scaled
-from app.tasks.base import Answer, Attempt, Detection, Detector, Loader, Options, Task
+from app.tasks.base import Answer, Attempt, Detection, Detector, Loader, Options, Part, Task
 
 #: Boxes are told to this many digits after the point: a pixel of the network's input is rarely less.
 _BOX_DIGITS = 1
@@ -45,7 +45,7 @@ class DetectOptions(Options):
     max_detections: Annotated[int, Field(ge=1, le=100, description="At most this many predictions.")] = 100
 
 
-class Box(BaseModel):
+class Box(Part):
     """Pixels of the upright picture, from its upper left corner."""
 
     xmin: float = Field(ge=0)
@@ -54,7 +54,7 @@ class Box(BaseModel):
     ymax: float
 
 
-class DetectedObject(BaseModel):
+class DetectedObject(Part):
     """One object, and how sure the model is of it."""
 
     label: str

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 import PIL
 from PIL import Image
-from pydantic import BaseModel, Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from app import imaging
 from app.config import Settings
@@ -25,7 +25,7 @@ from app.imaging.fitting import Fit, Fitting, fitting
 from app.imaging.metadata import Metadata
 from app.imaging.profile import kept_profile, to_srgb
 from app.schemas import ModelInfo
-from app.tasks.base import Answer, Attempt, Loader, Options, Task
+from app.tasks.base import Answer, Attempt, Loader, Options, Part, Task
 
 _DEFAULT_WIDTH = 800
 
@@ -70,7 +70,7 @@ class TransformOptions(Options):
         return self
 
 
-class Artifact(BaseModel):
+class Artifact(Part):
     """A file that was made."""
 
     name: str

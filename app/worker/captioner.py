@@ -67,7 +67,7 @@ class TorchCaptioner:
         #: Text positions the network has; None where they do not end.
         self._positions: int | None = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
         self.labels: Mapping[int, str] = {}
-        self.info = ModelInfo(name=source.name, revision=source.revision, runtime="torch", device=str(self._device))
+        self.info = ModelInfo(name=source.name, revision=source.revision, runtime="torch", device=self._device.type)
         self._warm_up()
 
     def least_size(self, width: int, height: int) -> None:

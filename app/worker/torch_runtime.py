@@ -122,7 +122,8 @@ class TorchRunner:
     runtime = "torch"
 
     def __init__(self, network: Folded) -> None:
-        self.device = str(network.network.device)
+        #: As DEVICE calls it, and as clients are told.
+        self.device = network.network.device.type
         #: The numbers it computes in.
         self.dtype = str(network.dtype).removeprefix("torch.")
         self._network = network

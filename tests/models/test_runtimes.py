@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -324,3 +325,9 @@ def test_openvino_reports_to_nobody() -> None:
     telemetry = importlib.import_module("openvino.tools.ovc.telemetry_utils").tm
 
     assert telemetry.__name__ == "openvino.tools.ovc.telemetry_stub"
+
+
+def test_a_device_is_told_as_it_is_asked_for() -> None:
+    network: Any = SimpleNamespace(network=SimpleNamespace(device=torch.device("cuda:0")), dtype=torch.float32)
+
+    assert torch_runtime.TorchRunner(network).device == "cuda"

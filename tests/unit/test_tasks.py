@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from app import tasks
 from app.tasks.base import Options, Task
 from app.tasks.classify import Classify, ClassifyAnswer, ClassifyOptions
+from app.tasks.detect import Box
 from tests.fakes import Echo, FakeAnswer
 
 
@@ -68,3 +69,9 @@ def test_only_the_best_are_kept() -> None:
 
 def test_large_logits_do_not_overflow() -> None:
     assert classified([1e4, 0, -1e4]).predictions[0].score == 1.0
+
+
+@pytest.mark.parametrize("side", [float("nan"), float("inf")])
+def test_a_box_that_ends_nowhere_is_refused(side: float) -> None:
+    with pytest.raises(ValidationError, match="finite number"):
+        Box(xmin=0, ymin=0, xmax=side, ymax=1)

@@ -1,5 +1,6 @@
 """Attempts that fail: sorting errors, the delays between attempts, and what is left of them."""
 
+import math
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from app.config import Settings
 from app.errors import AppError, DeviceOutOfMemory, InvalidImage, ModelError, TransientError
 from app.registry import NewJob, read
 from app.storage import Storage
-from app.tasks.base import Attempt
+from app.tasks.base import Answer, Attempt
 from app.worker.run import Message, _backoff_s, _sorted, run_job
 from tests.backends import RESULT, request_of
 from tests.clock import let_pass
@@ -91,6 +92,27 @@ def test_a_failed_attempt_leaves_no_files(
     run(celery, storage, job, Failing(lambda: None))
 
     assert not storage.artifact(job.job_id, "image.webp").exists()
+
+
+class UnsureAnswer(Answer):
+    score: float
+
+
+class Unsure(Failing):
+    """Has an answer of which JSON knows nothing."""
+
+    def predict(self, inputs: Image.Image, model: FakeModel, options: Any, attempt: Attempt) -> Image.Image:
+        return inputs
+
+    def postprocess(self, outputs: Image.Image, model: FakeModel, options: Any) -> Any:
+        return UnsureAnswer(score=self._before_it_fails())
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_an_answer_that_is_no_number_is_a_failure_of_the_model(
+    celery: CeleryApp, client: redis.Redis, storage: Storage, settings: Settings, number: float
+) -> None:
+    run(celery, storage, accept(client, settings, new_job(task="echo")), Unsure(lambda: number), leaves_by=ModelError)
 
 
 def test_the_next_attempt_is_due_by_the_clock_of_redis(
