@@ -8,6 +8,7 @@ place.
 
 import logging
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
@@ -45,6 +46,10 @@ class Channel(redis.Channel):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.QoS = Taken
+
+    # Each is asked for in every turn of the event loop, and kombu's own kind of property takes a lock each time.
+    client = cached_property(redis.Channel.client.func)
+    subclient = cached_property(redis.Channel.subclient.func)
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002  # kombu's signature
         """A client to receive by, or the one to send by."""
@@ -85,11 +90,11 @@ class _Loop:
 
     def add_reader(self, number: int, callback: Callable[..., object], *arguments: Any) -> None:
         """Have a callback called when there is something to read."""
-        sockets = self._cycle._chan_to_sock.values()  # noqa: SLF001  # kombu keeps them nowhere else
-        now = next((socket for socket in sockets if socket.fileno() == number), None)
-        if now is None or now is not self._watched.get(number) or number not in self._loop.readers:
+        watched = self._watched.get(number)
+        if watched is None or watched.fileno() != number or number not in self._loop.readers:
             self._loop.add_reader(number, callback, *arguments)
-            self._watched[number] = now
+            sockets = self._cycle._chan_to_sock.values()  # noqa: SLF001  # kombu keeps them nowhere else
+            self._watched[number] = next((socket for socket in sockets if socket.fileno() == number), None)
 
 
 def install() -> None:
