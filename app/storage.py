@@ -233,12 +233,12 @@ class IncomingUpload:
             self._spill()
             self.finish()
         relative = self._storage.upload(self.job_id, extension)
-        kept = self._storage.root / relative
+        kept = f"{self._storage.root}/{relative}"
         with _TOLD_WHEN_FULL:
             try:
                 self.path.rename(kept)
             except FileNotFoundError:  # the first of its folder
-                kept.parent.mkdir(exist_ok=True)
+                Path(kept).parent.mkdir(exist_ok=True)
                 self.path.rename(kept)
         self._kept = True
         return relative

@@ -60,7 +60,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(cycle.body) + len(body) > _MAX_WAITING_BYTES or cycle.response_complete or self.parser.should_upgrade():
             super().on_body(body)
         else:
-            cycle.body += body
+            # Bytes, where uvicorn has them copied to an array and back: what comes in one piece is handed on as it is.
+            cycle.body = cycle.body + body if cycle.body else body  # type: ignore[assignment]
             cycle.message_event.set()
 
     def _close_if_headless(self) -> None:
