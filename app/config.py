@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, Va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
+@cache
 def public_name(source: str) -> str:
     """What clients are told of a configured model: the hub id, or the folder without what lies above it."""
     folder = Path(source)

@@ -91,10 +91,11 @@ class Jobs:
     async def _submit(
         self, work: Work, pictures: Mapping[str, Picture], *, batch: Batch | None = None, claim: Claim | None
     ) -> list[Job]:
+        options = work.options.model_dump(mode="json")
         submission = Submission(
             task=work.task.name,
-            jobs=[_new_job(work, picture, job_id=job_id) for job_id, picture in pictures.items()],
-            sharing=_sharing(work, pictures),
+            jobs=[_new_job(work, options, picture, job_id=job_id) for job_id, picture in pictures.items()],
+            sharing=_sharing(work, options, pictures),
             batch=batch,
             claim=claim,
         )
@@ -178,7 +179,7 @@ class Jobs:
         return _job_or_raise(reading(json.loads(watch.told)))
 
 
-def _new_job(work: Work, picture: Picture, *, job_id: str) -> NewJob:
+def _new_job(work: Work, options: dict[str, Any], picture: Picture, *, job_id: str) -> NewJob:
     return NewJob(
         job_id=job_id,
         task=work.task.name,
@@ -187,16 +188,16 @@ def _new_job(work: Work, picture: Picture, *, job_id: str) -> NewJob:
         path=picture.path,
         filename=picture.filename,
         url=picture.url,
-        options=work.options.model_dump(mode="json"),
+        options=options,
         image=picture.facts,
     )
 
 
-def _sharing(work: Work, pictures: Mapping[str, Picture]) -> dict[str, Sharing]:
+def _sharing(work: Work, options: dict[str, Any], pictures: Mapping[str, Picture]) -> dict[str, Sharing]:
     """By what the jobs may have the answers of others: equal digests mean equal answers."""
     if work.model_is is None:
         return {}
-    asked = (work.task.name, work.options.model_dump(mode="json"), work.model_is)
+    asked = (work.task.name, options, work.model_is)
     return {
         job_id: Sharing(fingerprint(picture.facts.sha256, *asked), work.model_is)
         for job_id, picture in pictures.items()

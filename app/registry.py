@@ -80,12 +80,15 @@ class NewJob:
 
     def to_fields(self) -> Fields:
         """The hash as Redis holds it: text, JSON where there is structure, nothing for None."""
-        texts = {field.name: getattr(self, field.name) for field in fields(NewJob)}
+        texts = {name: getattr(self, name) for name in _NEW_JOB}
         texts["options"] = json.dumps(self.options)
         texts["image"] = None
         if self.image is not None:
             texts |= self.image.to_fields()
         return {name: str(value) for name, value in texts.items() if value is not None}
+
+
+_NEW_JOB = tuple(field.name for field in fields(NewJob))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,16 +39,21 @@ def _own() -> str:
     return uuid.uuid4().hex[:8]
 
 
-@contextlib.contextmanager
-def _told_when_full() -> Iterator[None]:
+class _ToldWhenFull:
     """A disk with no room left, or none for us, is one of our errors."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             logger.warning("an upload does not fit on the disk: %s", error)
             raise DiskFull(DiskFull.SENTENCE) from None
-        raise
+
+
+_TOLD_WHEN_FULL = _ToldWhenFull()
 
 
 def removed(removal: Callable[[], None]) -> bool:
@@ -213,13 +218,13 @@ class IncomingUpload:
             self._held.append(bytes(chunk))
             return
         file = self._file or self._spill()
-        with _told_when_full():
+        with _TOLD_WHEN_FULL:
             file.write(chunk)
 
     def finish(self) -> None:
         """Flush and close; `content` is there from now on."""
         if self._file is not None:
-            with _told_when_full():
+            with _TOLD_WHEN_FULL:
                 self._file.close()
 
     def keep(self, extension: str) -> str:
@@ -228,12 +233,12 @@ class IncomingUpload:
             self._spill()
             self.finish()
         relative = self._storage.upload(self.job_id, extension)
-        kept = self._storage.root / relative
-        with _told_when_full():
+        kept = f"{self._storage.root}/{relative}"
+        with _TOLD_WHEN_FULL:
             try:
                 self.path.rename(kept)
             except FileNotFoundError:  # the first of its folder
-                kept.parent.mkdir(exist_ok=True)
+                Path(kept).parent.mkdir(exist_ok=True)
                 self.path.rename(kept)
         self._kept = True
         return relative
@@ -261,7 +266,7 @@ class IncomingUpload:
 
     def _spill(self) -> BinaryIO:
         """From here on write to a file."""
-        with _told_when_full():
+        with _TOLD_WHEN_FULL:
             self._file = self.path.open("xb")
             self._file.writelines(self._held)
         self._let_go()

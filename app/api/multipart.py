@@ -3,6 +3,7 @@
 Source of the format: RFC 7578.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,16 +41,46 @@ async def read_form(content_type: str, chunks: AsyncIterator[bytes], new_file: C
     Raises `BadRequest` for a body that is broken, holds no file, or holds too much beside them.
     """
     _, parameters = parse_options_header(content_type)
-    if not parameters.get(b"boundary"):
+    boundary = parameters.get(b"boundary")
+    if not boundary:
         raise BadRequest(_HOW)
+    first = await anext(chunks, b"")
+    if found := _only_file(boundary, first):
+        name, content = found
+        file = new_file(display_name(name))
+        file.write(content)
+        file.finish()
+        async for _ in chunks:  # what follows the end does not matter
+            pass
+        return {}
     reader = _Reader(new_file)
     try:
-        parser = MultipartParser(parameters[b"boundary"], reader.callbacks())
+        parser = MultipartParser(boundary, reader.callbacks())
+        parser.write(first)
         async for chunk in chunks:
             parser.write(chunk)
     except FormParserError:
         raise BadRequest(f"The body is not well-formed multipart/form-data. {_HOW}") from None
     return reader.finish()
+
+
+def _only_file(boundary: bytes, body: bytes) -> tuple[str, memoryview] | None:
+    """Name and content of the file in a body of the plainest form, which most have: one file and no fields."""
+    opening, closing = b"--" + boundary + b"\r\n", b"\r\n--" + boundary
+    head = _PLAIN_HEAD.match(body, len(opening)) if body.startswith(opening) else None
+    if head is None:
+        return None
+    end = body.find(closing, head.end())
+    if end < 0 or body[end + len(closing) :] not in (b"--", b"--\r\n"):
+        return None
+    return head[1].decode("ascii"), memoryview(body)[head.end() : end]
+
+
+#: The headers of a file's part, as browsers and curl write them where nothing in the name needs any thought.
+_PLAIN_HEAD = re.compile(
+    rb'Content-Disposition: form-data; name="file"; filename="([ !#$&-:<-\[\]-~]*)"\r\n'
+    rb"(?:Content-Type: [ -~]*\r\n)?\r\n"
+)
 
 
 class _Reader:

@@ -1,7 +1,6 @@
 """uvicorn's fast HTTP protocol, with the bounds that it lacks on what is no body: bytes, and the time they take."""
 
 import asyncio
-from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -46,12 +45,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         super().on_message_begin()
 
-    def on_headers_complete(self) -> Any:
+    def on_headers_complete(self) -> None:
         """A head has ended."""
         self._in_head = False
         self._fruitful = True
         self._deadline.cancel()
-        return super().on_headers_complete()
+        super().on_headers_complete()
+        if self.cycle is not None:
+            self.cycle.transport = _HeadWithBody(self.transport, self.loop)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """A body has grown. It is not read on where nobody takes it, but a picture of usual size may come at once."""
@@ -60,9 +61,45 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(cycle.body) + len(body) > _MAX_WAITING_BYTES or cycle.response_complete or self.parser.should_upgrade():
             super().on_body(body)
         else:
-            cycle.body += body
+            # Bytes, where uvicorn has them copied to an array and back: what comes in one piece is handed on as it is.
+            cycle.body = cycle.body + body if cycle.body else body  # type: ignore[assignment]
             cycle.message_event.set()
 
     def _close_if_headless(self) -> None:
         if self.cycle is None:
             self.transport.close()
+
+
+class _HeadWithBody:
+    """A transport as an answer uses it: what is written first waits for what comes at once, and goes in one packet."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        #: None once it has gone.
+        self._head: bytes | None = b""
+
+    def write(self, data: bytes) -> None:
+        """Send, or hold until the loop comes round."""
+        if self._head is None:
+            self._transport.write(data)
+        elif self._head:
+            self._transport.write(self._head + data)
+            self._head = None
+        else:
+            self._head = data
+            self._loop.call_soon(self._flush)
+
+    def is_closing(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close, once all has been sent."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = None

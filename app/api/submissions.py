@@ -25,6 +25,8 @@ from app.registry import ImageFacts
 from app.storage import IncomingUpload, Storage, removed
 from app.tasks.base import Options, Task
 
+_PRIORITIES = {priority.name.lower(): priority for priority in Priority}
+
 
 def check_room(request: Request, service: Service, *, max_bytes: int) -> None:
     """Raises `DiskFull` for a request that the disk has no room for, before its body is read."""
@@ -36,9 +38,8 @@ def work_asked(options: dict[str, Any], task: Task[Any], settings: Settings) -> 
     """What the options ask for. Raises `InvalidOption`."""
     fields = {name: _single(task, name, value) for name, value in options.items()}
     models = [public_name(model) for model in task.models(settings)]
-    priorities = {priority.name.lower(): priority for priority in Priority}
     model = one_of(models, fields.pop("model"), option="model") if "model" in fields else None
-    priority = priorities[one_of(priorities, fields.pop("priority", "normal"), option="priority")]
+    priority = _PRIORITIES[one_of(_PRIORITIES, fields.pop("priority", "normal"), option="priority")]
     try:
         validated = task.options.model_validate(fields, context=settings)
     except ValidationError as invalid:

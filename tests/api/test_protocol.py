@@ -83,3 +83,23 @@ def test_a_large_body_is_not_taken_for_a_head(port: int) -> None:
         client.sendall(body)
 
         assert b'"code":"bad_request"' in answer_of(client)
+
+
+def test_a_short_answer_comes_in_one_piece(port: int) -> None:
+    with connected(port) as client:
+        client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+
+        assert client.recv(65536).endswith(b'\r\n\r\n{"status":"ok"}')
+
+
+def test_the_word_to_go_on_does_not_wait_for_the_answer(port: int) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nno picture\r\n--b--\r\n'
+    with connected(port) as client:
+        client.sendall(
+            b"POST /classify HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nConnection: close\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n" % len(body)
+        )
+        assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(body)
+
+        assert answer_of(client).startswith(b"HTTP/1.1 503"), "no worker has been there"

@@ -309,7 +309,9 @@ async def test_a_redis_that_refuses_to_write_is_still_read(
     reads = [answer for answer in answers if answer.call.is_read]
     assert [answer for answer in writes if not answer.is_away] == []
     assert [answer for answer in answers if answer.took_s > WITHIN_S] == []
-    assert {answer.response.status_code for answer in reads} <= {200, 404, 503}, reads
+    # Erasing frees memory, so a read may come after it.
+    gone = {410} if frees else set()
+    assert {answer.response.status_code for answer in reads} <= {200, 404, 503} | gone, reads
     assert {answer.call.path for answer in reads if answer.response.status_code == 503} == {"/health/ready"}, reads
     assert {answer.response.status_code for answer in ended} == {410}
     check_all_is_well(service, known, picture)
