@@ -1,10 +1,11 @@
 """What is made once of a model's weights and kept: `{STORAGE_ROOT}/model-cache/{key}/`, which every process maps.
 
-ask for it → it is there and sound: that → else one process makes it, the others wait, and all have the same.
+ask for it → it is there and sound: that → else one process makes it, those who ask for the same wait, and all have it.
 
 A folder is made beside its place and renamed, so that it is there whole or not at all. What has changed since, as after
 a power failure, does not match its list of digests and is made anew: a process that reads past the end of a mapped file
-is killed.
+is killed. So is one that maps what another machine removes: who has a folder says so, by a lock on a file in it that
+lasts as long as its process.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from app.config import Settings
 from app.worker.sources import Source
@@ -27,10 +29,14 @@ logger = logging.getLogger(__name__)
 #: Folder under the storage root.
 _FOLDER = "model-cache"
 _DIGESTS = "digests.json"
+_IN_USE = "in-use"
 #: Changed when what this code makes of the same weights changes.
-_FORMAT = 1
+_FORMAT = 2
 #: What no process has asked for in so long belongs to weights or versions that are no longer in use.
 _UNUSED_S = 30 * 86_400
+
+#: What keeps the folders that this process has from being removed, by folder: it may have them mapped until it ends.
+_held: dict[Path, IO[bytes]] = {}
 
 
 class ModelCache:
@@ -47,28 +53,27 @@ class ModelCache:
         """
         folder = self._root / _key(source, made_by)
         self._root.mkdir(parents=True, exist_ok=True)
-        with self._locked(fcntl.LOCK_SH):
-            sound = _is_sound(folder)
-        if not sound:
-            with self._locked(fcntl.LOCK_EX):
-                if not _is_sound(folder):  # nobody else has made it since
-                    self._make(folder, make)
-        with contextlib.suppress(OSError):  # another user's, whose word keeps it, or removed at this moment
-            os.utime(folder)
-        return folder
+        with self._locked(folder.name, fcntl.LOCK_SH):
+            if _is_sound(folder):
+                return _hold(folder)
+        with self._locked(folder.name, fcntl.LOCK_EX):
+            if not _is_sound(folder):  # nobody else has made it since
+                self._make(folder, make)
+            return _hold(folder)
 
     def discard(self, folder: Path) -> None:
         """Remove a kept folder that turns out to be of no use, so that it is made anew."""
-        with self._locked(fcntl.LOCK_EX):
+        with self._locked(folder.name, fcntl.LOCK_EX):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _make(self, folder: Path, make: Callable[[Path], None]) -> None:
-        self._tidy()
+        self._tidy(folder.name)
         if shutil.disk_usage(self._root).free < self._min_free:
             raise OSError(f"the disk has less than MIN_FREE_DISK={self._min_free} bytes free")
-        partial = Path(tempfile.mkdtemp(dir=self._root, prefix="."))
+        partial = Path(tempfile.mkdtemp(dir=self._root, prefix=f".{folder.name}."))
         try:
             make(partial)
+            (partial / _IN_USE).touch()
             digests = {path.name: _digest(path) for path in partial.iterdir()}
             (partial / _DIGESTS).write_text(json.dumps(digests))
             if folder.exists():
@@ -78,19 +83,43 @@ class ModelCache:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    def _tidy(self) -> None:
-        """Remove what is no longer used, and what makers left that died. Whoever still has it mapped keeps it."""
+    def _tidy(self, making: str) -> None:
+        """Remove what is no longer used, and what makers left that died; `making` is what this process has locked."""
         for folder in self._root.glob("*/"):
-            is_left = folder.name.startswith(".")  # only one process makes anything, and that is this one
-            if is_left or folder.stat().st_mtime < time.time() - _UNUSED_S:
-                shutil.rmtree(folder)
+            name = folder.name.removeprefix(".").partition(".")[0]
+            alone = contextlib.nullcontext() if name == making else self._locked(name, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(OSError), alone:  # somebody is at it, or another user's
+                if _is_unused(folder):
+                    shutil.rmtree(folder)
 
     @contextlib.contextmanager
-    def _locked(self, how: int) -> Iterator[None]:
-        """The kernel frees the lock of a process that dies."""
-        with (self._root / "lock").open("a") as file:
+    def _locked(self, name: str, how: int) -> Iterator[None]:
+        """What is done to one model's folder. The kernel frees the lock of a process that dies; its file stays."""
+        with (self._root / f"{name}.lock").open("a") as file:
             fcntl.flock(file, how)
             yield
+
+
+def _hold(folder: Path) -> Path:
+    with contextlib.suppress(OSError):  # another user's, whose word keeps it
+        os.utime(folder)
+    file = (folder / _IN_USE).open("rb")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    if before := _held.pop(folder, None):  # it may be another's, for it has been made anew since
+        before.close()
+    _held[folder] = file
+    return folder
+
+
+def _is_unused(folder: Path) -> bool:
+    """Asked by who has its lock: so what a maker has not finished was left."""
+    if folder.name.startswith("."):
+        return True
+    if folder.stat().st_mtime >= time.time() - _UNUSED_S:
+        return False
+    with (folder / _IN_USE).open("ab") as file:  # over NFS, what is locked for one alone must be open to be written
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises `BlockingIOError` while any process has it
+    return True
 
 
 def _key(source: Source, made_by: Mapping[str, object]) -> str:

@@ -98,7 +98,7 @@ class ImageNetwork:
         device = device_of(settings)
         if settings.runtime == "openvino" or (settings.runtime == "auto" and device.type == "cpu"):
             try:
-                return self._by_openvino(source, lambda: loaded(torch.float32), settings)
+                return self._by_openvino(source, lambda: loaded(torch.float32), auto_class, settings)
             except (Unsuitable, OSError) as reason:
                 if settings.runtime == "openvino":
                     raise
@@ -108,14 +108,19 @@ class ImageNetwork:
         )
         return TorchRunner(Folded(network, self._preparation))
 
-    def _by_openvino(self, source: Source, network: Callable[[], Any], settings: Settings) -> Runner:
+    def _by_openvino(self, source: Source, network: Callable[[], Any], auto_class: str, settings: Settings) -> Runner:
         try:
             from app.worker import openvino_runtime  # noqa: PLC0415  # where there is none, others run
         except ImportError as error:
             raise Unsuitable(f"OpenVINO cannot be imported: {error}") from error
         try:
             return openvino_runtime.load(
-                source, network, preparation=self._preparation, probes=self._probes(), settings=settings
+                source,
+                network,
+                auto_class=auto_class,
+                preparation=self._preparation,
+                probes=self._probes(),
+                settings=settings,
             )
         except RuntimeError as error:
             raise Unsuitable(f"OpenVINO cannot load {source.name}: {openvino_runtime.line_of(error)}") from error

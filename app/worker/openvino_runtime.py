@@ -62,15 +62,16 @@ class OpenVINORunner:
         return {name: results[index].astype(np.float32) for index, name in enumerate(self._outputs)}
 
 
-def load(
+def load(  # noqa: PLR0913  # what comes out depends on all of it
     source: Source,
     network: Callable[[], Any],
     *,
+    auto_class: str,
     preparation: Preparation | None,
     probes: Sequence[Arrays],
     settings: Settings,
 ) -> OpenVINORunner:
-    """A model as OpenVINO runs it. `network` loads it in PyTorch's float32, should it be needed.
+    """A model as OpenVINO runs it. `network` loads it as an `auto_class` in PyTorch's float32, should it be needed.
 
     `probes` are inputs of every shape in which they may differ. Raises `Unsuitable`, `ArithmeticError` for a network
     that gives no numbers in float32 either, `OSError` where nothing can be kept, and whatever `network` raises.
@@ -83,6 +84,7 @@ def load(
         "transformers": transformers.__version__,
         "processor": [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")],
         "precisions": precisions,
+        "class": auto_class,
         "preparation": [preparation.scale, preparation.shift] if preparation else None,
         "shapes": [{name: array.shape for name, array in probe.items()} for probe in probes],
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.config import Settings
+from app.worker import model_cache
 from app.worker.model_cache import ModelCache
 from app.worker.sources import Source
 
@@ -104,14 +105,48 @@ def test_a_making_that_fails_leaves_nothing(settings: Settings, source: Source) 
     assert list((settings.storage_root / "model-cache").glob("*/")) == []
 
 
+def grow_old(folder: Path) -> None:
+    month_ago = time.time() - 31 * 86_400
+    os.utime(folder, (month_ago, month_ago))
+
+
+def let_go(folder: Path) -> None:
+    """As the end of this process would."""
+    model_cache._held.pop(folder).close()
+
+
+def test_what_a_process_has_is_kept_however_long_ago_it_asked(settings: Settings, source: Source) -> None:
+    had = ModelCache(settings).keep(source, {"version": 1}, Making())
+    grow_old(had)
+
+    ModelCache(settings).keep(source, {"version": 2}, Making())
+
+    assert (had / "weights").read_bytes() == b"weights"
+
+
+def test_one_model_is_there_while_another_is_made(settings: Settings, source: Source) -> None:
+    first = ModelCache(settings).keep(source, {"version": 1}, Making())
+
+    def make(folder: Path) -> None:
+        assert ModelCache(settings).keep(source, {"version": 1}, Making()) == first
+        ModelCache(settings).keep(source, {"version": 3}, Making())  # does not take what is being made for left
+        (folder / "weights").write_bytes(b"weights")
+
+    second = ModelCache(settings).keep(source, {"version": 2}, make)
+
+    assert (second / "weights").read_bytes() == b"weights"
+
+
 def test_what_is_left_or_unused_is_removed_when_something_is_made(settings: Settings, source: Source) -> None:
     root = settings.storage_root / "model-cache"
     old, used = (ModelCache(settings).keep(source, {"version": each}, Making()) for each in (1, 2))
     (root / ".left").mkdir()
-    month_ago = time.time() - 31 * 86_400
-    os.utime(old, (month_ago, month_ago))
-    os.utime(used, (month_ago, month_ago))
+    grow_old(old)
+    grow_old(used)
+    let_go(old)
+    let_go(used)
     ModelCache(settings).keep(source, {"version": 2}, Making())  # to ask for it is to use it
+    let_go(used)
 
     new = ModelCache(settings).keep(source, {"version": 3}, Making())
 
@@ -168,5 +203,5 @@ def test_a_maker_that_dies_keeps_nobody_waiting(settings: Settings, source: Sour
 
     assert (kept / "weights").read_bytes() == b"weights"
     assert [folder.name for folder in kept.parent.glob("*/")] == [kept.name]
-    with (kept.parent / "lock").open() as lock:
+    with (kept.parent / f"{kept.name}.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
