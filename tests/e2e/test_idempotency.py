@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from app import keys
 from tests.processes import Installation, wait_for
 
 MANY = 50
@@ -44,7 +45,8 @@ def test_a_client_that_breaks_off_may_send_again_at_once(service: Installation, 
     part = '--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nhalf'
     with contextlib.closing(socket.create_connection(("127.0.0.1", service.port), timeout=20)) as client:
         client.sendall((head + part).encode())
-        wait_for(lambda: uploads(service), what="the upload's beginning")
+        with contextlib.closing(service.redis.client()) as redis:
+            wait_for(lambda: redis.keys(keys.idempotency("*")), what="the upload's beginning")
         assert send(service, picture, "a").json()["code"] == "idempotency_in_flight"
 
     begin = time.monotonic()
