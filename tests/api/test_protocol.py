@@ -102,4 +102,4 @@ def test_the_word_to_go_on_does_not_wait_for_the_answer(port: int) -> None:
         assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.sendall(body)
 
-        assert answer_of(client).startswith(b"HTTP/1.1 503"), "no worker has been there"
+        assert answer_of(client)[:12] in (b"HTTP/1.1 415", b"HTTP/1.1 503"), "no picture, or no worker for it"
