@@ -30,9 +30,9 @@ from app.worker.torch_runtime import TorchRunner, lacks_memory
 
 logger = logging.getLogger(__name__)
 
-#: How far answers may be from PyTorch's float32, as `drift_of` measures it. The shipped networks are at 0.04 or less in
+#: How far answers may be from PyTorch's float32, as `drift_of` measures it. The shipped networks are at 0.12 or less in
 #: bfloat16; what is converted wrongly is at 1 or so.
-TOLERANCE = 0.1
+TOLERANCE = 0.25
 #: What OpenVINO calls the values of DTYPE, as a hint and as a capability.
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
@@ -84,6 +84,7 @@ def load(  # noqa: PLR0913  # what comes out depends on all of it
         "transformers": transformers.__version__,
         "processor": [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")],
         "precisions": precisions,
+        "tolerance": TOLERANCE,
         "class": auto_class,
         "preparation": [preparation.scale, preparation.shift] if preparation else None,
         "shapes": [{name: array.shape for name, array in probe.items()} for probe in probes],
