@@ -34,6 +34,8 @@ _SILENT_READS = 4
 _PING_EVERY_S = _SILENCE_S / _SILENT_READS
 _PING = packed("PING")
 _RECONNECT_AFTER_S = 0.2
+#: With the patience for a command after it, this is less than the two seconds within which we say that Redis is away.
+_CONNECTED_WITHIN_S = 0.7
 #: What is announced of a job that goes on.
 _PASSING = frozenset(State) - TERMINAL
 
@@ -49,6 +51,7 @@ class Watch:
         self._until_end = until_end
         self._forget = forget
         self._changed = asyncio.Event()
+        self._has_changed = False
         self._broken = False
         self._released = False
         #: What the latest word said of the job, as JSON of what there was to read.
@@ -72,9 +75,12 @@ class Watch:
             timer.cancel()
         if self._broken:
             raise RedisConnectionError("the connection that carries wake-ups broke")
-        if self._released:
+        if not self._has_changed:
             return False
-        self._changed.clear()
+        # What came at the last moment has come; the next wait is over at once.
+        self._has_changed = False
+        if not self._released:
+            self._changed.clear()
         return True
 
     @property
@@ -86,12 +92,14 @@ class Watch:
         """End the wait, if this is what is waited for."""
         self.told = told or None
         if not self._until_end or word not in _PASSING:
+            self._has_changed = True
             self._changed.set()
 
     def wake(self, *, broken: bool = False) -> None:
         """End the wait, to look again."""
         self.told = None
         self._broken = self._broken or broken
+        self._has_changed = True
         self._changed.set()
 
     def release(self) -> None:
@@ -137,7 +145,7 @@ class Changes:
 
     async def _until_connected(self) -> None:
         try:
-            async with asyncio.timeout(_SILENCE_S):
+            async with asyncio.timeout(_CONNECTED_WITHIN_S):
                 await self._connected.wait()
         except TimeoutError:
             raise RedisConnectionError("there is no connection for wake-ups") from None

@@ -84,6 +84,8 @@ async def claim(client: aioredis.Redis, name: str) -> Claim | Answered:
     if await client.set(key, token, nx=True, ex=keys.CLAIM_TTL_S):
         return Claim(key, token)
     held: Any = await client.get(key)
+    if held == token:  # the answer to our own claim was lost, and it was made again
+        return Claim(key, token)
     # It lapsed just now: as good as in flight, for the client will come again.
     return Answered.from_text(held or "")
 

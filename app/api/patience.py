@@ -1,8 +1,9 @@
 """A client of Redis that waits no longer for it than our own clients shall wait for us.
 
 All commands go over one line, one behind the other, whoever asks: a command costs neither a connection of its own nor
-a timer. A line that breaks, or over which an answer does not come in time, is given up for another, and what it has
-left unanswered is said once more; every script of ours may be run twice.
+a timer. A line that breaks is replaced, and what it has left unanswered is said once more, as redis-py does. One over
+which an answer did not come in time is asked nothing more; those who wait there go on waiting, for Redis may have what
+they said, and would do it twice.
 """
 
 import asyncio
@@ -54,7 +55,9 @@ class PatientRedis(aioredis.Redis):
         self._asked: set[_Command] = set()
         #: Of those, what waits for a line.
         self._unsaid: list[_Command] = []
-        self._queue: _Queue | None = None
+        self._current: _Conversation | None = None
+        #: Those that are asked nothing more, but may yet answer.
+        self._mute: list[_Conversation] = []
         self._connecting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._in_vain = False
@@ -68,10 +71,10 @@ class PatientRedis(aioredis.Redis):
         self._asked.add(command)
         if self._timer is None:
             self._timer = loop.call_later(_LOOK_EVERY_S, self._look)
-        if self._queue is None:
+        if self._current is None:
             self._say_later([command])
         else:
-            self._queue.ask(command)
+            self._current.ask(command)
         try:
             answer = await command.answer
         finally:
@@ -86,8 +89,9 @@ class PatientRedis(aioredis.Redis):
         """Hang up."""
         if self._connecting is not None:
             self._connecting.cancel()
-        if self._queue is not None:
-            self._queue.give_up()
+        for conversation in (self._current, *self._mute):
+            if conversation is not None:
+                conversation.give_up()
         await super().aclose(close_connection_pool)
 
     def answered(self) -> None:
@@ -95,11 +99,11 @@ class PatientRedis(aioredis.Redis):
         self._in_vain = False
         self._answered_s = asyncio.get_running_loop().time()
 
-    def broken(self, queue: "_Queue") -> None:
+    def broken(self, conversation: "_Conversation") -> None:
         """A line has broken. What was said over it twice in vain is said no more."""
-        if queue is self._queue:
-            self._queue = None
-        left = queue.give_up()
+        if conversation is self._current:
+            self._current = None
+        left = conversation.give_up()
         for command in left:
             if command.again:
                 self._fail(command, RedisConnectionError("the connection to Redis broke"))
@@ -115,11 +119,11 @@ class PatientRedis(aioredis.Redis):
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
     async def _connect(self) -> None:
-        queue = _Queue(self)
+        conversation = _Conversation(self)
         error: RedisError | None = None
         try:
-            await queue.open()
-            self._queue = queue
+            await conversation.open()
+            self._current = conversation
         except TimeoutError:
             error = RedisTimeoutError("Redis did not answer in time")
         except RedisError as failed:
@@ -131,18 +135,22 @@ class PatientRedis(aioredis.Redis):
             if error is not None:
                 self._fail(command, error)
             elif not command.answer.done():
-                queue.ask(command)
+                conversation.ask(command)
 
     def _look(self) -> None:
-        """Give up what has waited too long, and a line over which its answer should have come."""
+        """Give up what has waited too long, and ask nothing more over a line where it did."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         is_there = now - self._answered_s < _THERE_S
         for command in self._asked:
             if now - command.asked_s >= (_MOST_PATIENCE_S if is_there else command.patience_s):
                 self._fail(command, RedisTimeoutError("Redis did not answer in time"))
-        if self._queue is not None and self._queue.is_mute:
-            self.broken(self._queue)
+        if self._current is not None and self._current.is_mute:
+            self._mute.append(self._current)
+            self._current = None
+        for conversation in [each for each in self._mute if not each.is_awaited]:
+            self._mute.remove(conversation)
+            conversation.give_up()
         self._timer = loop.call_later(_LOOK_EVERY_S, self._look) if self._asked else None
 
     def _fail(self, command: "_Command", error: RedisError) -> None:
@@ -164,7 +172,7 @@ class _Command:
     again: bool = False
 
 
-class _Queue:
+class _Conversation:
     """A line, and the commands whose answers are still to come over it, in their order."""
 
     def __init__(self, client: PatientRedis) -> None:
@@ -185,6 +193,11 @@ class _Queue:
     def is_mute(self) -> bool:
         """Whether somebody has waited in vain for an answer that should have come."""
         return any(command.answer.done() and not command.answer.cancelled() for command in self._commands)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody still waits for an answer."""
+        return any(not command.answer.done() for command in self._commands)
 
     def give_up(self) -> list[_Command]:
         """Hang up. Returns what was not answered."""

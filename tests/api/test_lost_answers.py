@@ -10,7 +10,9 @@ import redis
 
 from app import keys
 from app.api.main import create_app
+from app.api.patience import connect
 from app.config import Settings
+from app.idempotency import Claim, claim
 from app.priority import Priority
 from tests.pictures import png
 from tests.processes import RedisServer
@@ -99,3 +101,19 @@ async def test_a_submission_with_a_key_can_be_sent_again_until_it_is_answered(
 
     assert again.status_code == 202
     assert accepted(client, settings) == [again.json()["job_id"]]
+
+
+async def test_a_claim_is_recognised_when_the_connection_broke_behind_it(
+    redis_server: RedisServer, client: redis.Redis
+) -> None:
+    async with Wire(port=redis_server.port, words=b"NX").open() as wire:
+        patient = connect(f"redis://127.0.0.1:{wire.port}/0")
+        await patient.ping()
+        wire.loss = Loss.CUT_ONCE
+
+        claimed = await claim(patient, "a key")
+
+        await patient.aclose()
+    assert wire.lost == 1
+    assert isinstance(claimed, Claim)
+    assert client.get(claimed.key) == claimed.token

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from signal import SIGCONT, SIGSTOP
 
 import pytest
 import pytest_asyncio
@@ -44,15 +45,30 @@ async def test_who_waited_in_vain_waits_less_until_something_is_answered(patient
     assert 1 < third < 1.7
 
 
-async def test_what_waits_behind_a_command_that_is_given_up_is_asked_again(patient: PatientRedis, wire: Wire) -> None:
-    wire.loss = Loss.HELD
-    first = asyncio.ensure_future(patient.get("colour"))
-    await asyncio.sleep(0.6)
-    behind = asyncio.ensure_future(patient.get("another"))
+async def test_what_waits_behind_one_that_is_given_up_is_answered_and_done_once(
+    patient: PatientRedis, redis_server: RedisServer
+) -> None:
+    await patient.delete("count")
+    redis_server.process.signal(SIGSTOP)
+    try:
+        first = asyncio.ensure_future(patient.get("another"))
+        await asyncio.sleep(0.7)
+        behind = asyncio.ensure_future(patient.incr("count"))
+        with pytest.raises(redis.TimeoutError):
+            await first
+    finally:
+        redis_server.process.signal(SIGCONT)
 
-    with pytest.raises(redis.TimeoutError):
-        await first
-    assert await behind is None
+    assert await behind == 1
+    assert await patient.get("count") == "1"
+
+
+async def test_a_line_with_an_answer_that_never_comes_is_left(patient: PatientRedis, wire: Wire) -> None:
+    wire.loss = Loss.HELD
+    await given_up_after(patient)
+    assert await patient.get("another") is None
+
+    assert not patient._mute
 
 
 async def test_a_line_that_breaks_is_replaced(patient: PatientRedis, wire: Wire) -> None:
