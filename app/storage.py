@@ -89,12 +89,17 @@ class Storage:
         """A file to stream an upload into. One of up to `hold_bytes` stays in memory, unless many come at once."""
         return IncomingUpload(self, job_id, max_bytes=max_bytes, hold_bytes=hold_bytes)
 
-    def hold(self, more_bytes: int) -> bool:
-        """Whether so much more of uploads may be held in memory, or less if it is negative."""
+    def reserve_memory(self, more_bytes: int) -> bool:
+        """Whether so much more of uploads may be held in memory; if so, it is `release_memory` that gives it back."""
         with self._holding:
             fits = self._held_bytes + more_bytes <= _MAX_HELD_BYTES
             self._held_bytes += more_bytes if fits else 0
         return fits
+
+    def release_memory(self, held_bytes: int) -> None:
+        """So much is held no longer."""
+        with self._holding:
+            self._held_bytes -= held_bytes
 
     def upload(self, job_id: str, extension: str) -> str:
         """Where a job's upload is, or would be, relative to the root."""
@@ -254,13 +259,13 @@ class IncomingUpload:
                 self.path.unlink(missing_ok=True)
 
     def _may_hold(self, more_bytes: int) -> bool:
-        if self.bytes > self._hold_bytes or not self._storage.hold(more_bytes):
+        if self.bytes > self._hold_bytes or not self._storage.reserve_memory(more_bytes):
             return False
         self._held_bytes += more_bytes
         return True
 
     def _let_go(self) -> None:
-        self._storage.hold(-self._held_bytes)
+        self._storage.release_memory(self._held_bytes)
         self._held_bytes = 0
         self._held.clear()
 

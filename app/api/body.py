@@ -50,3 +50,4 @@ async def chunks(request: Request, *, max_bytes: int) -> AsyncIterator[bytes]:
             raise too_long
         if chunk:
             yield chunk
+        del chunk, message  # not to be held until the next comes

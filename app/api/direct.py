@@ -3,6 +3,10 @@
 To submit, and to ask for a status or a result, a request need not go through the layers that serve all others: these
 look for routes, solve dependencies, keep stacks of what is to be closed, and take longer for it than the endpoint. The
 routes are the framework's all the same, which documents them and takes each request that is not of the plainest form.
+
+So what guards all calls, such as access control or a limit of rates, belongs outside of this, beside the middleware for
+draining. As a dependency of one of these routes it would be passed by, which is refused at the start; overrides of
+dependencies are not seen here, and the framework refuses middleware that is added once its stack has been built.
 """
 
 import re
@@ -15,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.api.deps import get_service
 from app.api.errors import answer_to
 
 Answering = Coroutine[Any, Any, Response]
@@ -22,13 +27,18 @@ _WAIT = re.compile(rb"(?:wait=(60|[0-5]?[0-9]))?")
 _ID = "/{job_id}"
 
 
-class Direct:
-    """Answers what it can, and leaves the `rest`. Takes the endpoints of `routes` by their `paths`."""
+class HotRoutes:
+    """Answers what it can, and leaves the `rest`. Takes the endpoints of `routes` by their `paths`.
+
+    Raises `ValueError` for a route that depends on more than the service.
+    """
 
     def __init__(self, rest: ASGIApp, routes: Sequence[BaseRoute], *, paths: Sequence[str]) -> None:
         self._rest = rest
         endpoints: dict[str, Callable[..., Answering]]
-        endpoints = {route.path: route.endpoint for route in routes if isinstance(route, APIRoute)}
+        endpoints = {
+            route.path: _endpoint_of(route) for route in routes if isinstance(route, APIRoute) and route.path in paths
+        }
         #: By their paths, those that are given the request; and by the part before the id, those that are given a job.
         self._submitting = {path: endpoints[path] for path in paths if not path.endswith(_ID)}
         self._following = {path.removesuffix(_ID): endpoints[path] for path in paths if path.endswith(_ID)}
@@ -56,3 +66,11 @@ class Direct:
             wait = _WAIT.fullmatch(request.scope["query_string"])
             return follow(job_id, service, wait=int(wait[1] or 0)) if wait else None
         return None
+
+
+def _endpoint_of(route: APIRoute) -> Callable[..., Answering]:
+    if any(needed.call is not get_service for needed in route.dependant.dependencies):
+        raise ValueError(
+            f"{route.path} has dependencies, which would be passed by. Put them outside of the hot routes."
+        )
+    return route.endpoint

@@ -16,7 +16,7 @@ from pydantic.json_schema import models_json_schema
 from app import tasks
 from app.api import errors
 from app.api.deps import Service
-from app.api.direct import Direct
+from app.api.direct import HotRoutes
 from app.api.draining import Draining, DrainingMiddleware
 from app.api.openapi import result_schema, with_nulls, without_validation_errors
 from app.api.patience import connect
@@ -65,10 +65,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for part in (task_routes, jobs, batches, listing, control, files, service):
         app.router.routes.extend(part.router(tasks.TASKS, settings).routes)
     submissions = [f"/{task.name}" for task in tasks.TASKS]
-    direct = Direct(
+    hot = HotRoutes(
         app.build_middleware_stack(), app.routes, paths=[*submissions, "/status/{job_id}", "/result/{job_id}"]
     )
-    app.middleware_stack = DrainingMiddleware(direct)
+    app.middleware_stack = DrainingMiddleware(hot)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 

@@ -22,6 +22,8 @@ FORM_ALLOWANCE_BYTES = 64 * 1024
 Fields = dict[str, str | list[str]]
 _MAX_FIELDS = 32
 _MAX_NAME = 64
+#: The parser's limit.
+_MAX_BOUNDARY = 256
 _HOW = "Send multipart/form-data with the picture as a part named 'file' and the options as fields beside it."
 
 
@@ -45,11 +47,8 @@ async def read_form(content_type: str, chunks: AsyncIterator[bytes], new_file: C
     if not boundary:
         raise BadRequest(_HOW)
     first = await anext(chunks, b"")
-    if found := _only_file(boundary, first):
-        name, content = found
-        file = new_file(display_name(name))
-        file.write(content)
-        file.finish()
+    if _take_only_file(boundary, first, new_file):
+        del first  # it may be long, and nothing bounds the time that the rest takes
         async for _ in chunks:  # what follows the end does not matter
             pass
         return {}
@@ -57,6 +56,7 @@ async def read_form(content_type: str, chunks: AsyncIterator[bytes], new_file: C
     try:
         parser = MultipartParser(boundary, reader.callbacks())
         parser.write(first)
+        del first
         async for chunk in chunks:
             parser.write(chunk)
     except FormParserError:
@@ -64,8 +64,25 @@ async def read_form(content_type: str, chunks: AsyncIterator[bytes], new_file: C
     return reader.finish()
 
 
+def _take_only_file(boundary: bytes, body: bytes, new_file: Callable[[str | None], Sink]) -> bool:
+    """Whether the body is of the plainest form; its file has been taken then."""
+    found = _only_file(boundary, body)
+    if found is None:
+        return False
+    name, content = found
+    file = new_file(display_name(name))
+    file.write(content)
+    file.finish()
+    return True
+
+
 def _only_file(boundary: bytes, body: bytes) -> tuple[str, memoryview] | None:
-    """Name and content of the file in a body of the plainest form, which most have: one file and no fields."""
+    """Name and content of the file in a body of the plainest form, which most have: one file and no fields.
+
+    Takes nothing that the parser would refuse, or the answer would depend on how the body was cut into pieces.
+    """
+    if len(boundary) > _MAX_BOUNDARY:
+        return None
     opening, closing = b"--" + boundary + b"\r\n", b"\r\n--" + boundary
     head = _PLAIN_HEAD.match(body, len(opening)) if body.startswith(opening) else None
     if head is None:
@@ -76,10 +93,11 @@ def _only_file(boundary: bytes, body: bytes) -> tuple[str, memoryview] | None:
     return head[1].decode("ascii"), memoryview(body)[head.end() : end]
 
 
-#: The headers of a file's part, as browsers and curl write them where nothing in the name needs any thought.
+#: The headers of a file's part, as browsers and curl write them where nothing in the name needs any thought; shorter
+#: than the parser's limit.
 _PLAIN_HEAD = re.compile(
-    rb'Content-Disposition: form-data; name="file"; filename="([ !#$&-:<-\[\]-~]*)"\r\n'
-    rb"(?:Content-Type: [ -~]*\r\n)?\r\n"
+    rb'Content-Disposition: form-data; name="file"; filename="([ !#$&-:<-\[\]-~]{0,1024})"\r\n'
+    rb"(?:Content-Type: [ -~]{0,1024}\r\n)?\r\n"
 )
 
 

@@ -1,5 +1,6 @@
 """The directory of a TIFF file, which is also what an EXIF block is: a TIFF file without a picture."""
 
+import itertools
 import mmap
 import struct
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 Data = bytes | mmap.mmap
+#: As many are looked at for the orientation: they are sorted by their tags, and it comes early.
+_MAX_ENTRIES = 256
 
 
 class Tag(IntEnum):
@@ -60,7 +63,8 @@ def orientation(exif: bytes) -> int:
     The mark "Exif", with two zero bytes, may stand before the block or not: formats and programs differ.
     """
     try:
-        found = next((e.number for e in tiff_entries(exif.removeprefix(b"Exif\0\0")) if e.tag == Tag.ORIENTATION), 1)
+        entries = itertools.islice(tiff_entries(exif.removeprefix(b"Exif\0\0")), _MAX_ENTRIES)
+        found = next((entry.number for entry in entries if entry.tag == Tag.ORIENTATION), 1)
     except (KeyError, OverflowError, struct.error):
         return 1
     return found if 1 <= found <= 8 else 1

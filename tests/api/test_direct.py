@@ -4,10 +4,12 @@ import uuid
 
 import httpx
 import pytest
-from fastapi import FastAPI
-from starlette.responses import PlainTextResponse
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.responses import PlainTextResponse, Response
 
-from app.api.direct import Direct
+from app.api.deps import ServiceDep
+from app.api.direct import HotRoutes
 from tests.api.following import submit
 from tests.pictures import png
 
@@ -64,7 +66,7 @@ async def test_a_fault_is_answered_alike(
 async def test_only_the_plainest_requests_go_straight(application: FastAPI, http: httpx.AsyncClient) -> None:
     job_id = await submit(http)
     elsewhere = PlainTextResponse("elsewhere", status_code=418)
-    application.middleware_stack = Direct(elsewhere, application.routes, paths=["/classify", "/status/{job_id}"])
+    application.middleware_stack = HotRoutes(elsewhere, application.routes, paths=["/classify", "/status/{job_id}"])
 
     assert (await http.post("/classify", files={"file": png(8, 8)})).status_code == 202
     for query in ("", "?wait=0", "?wait=00"):
@@ -72,3 +74,28 @@ async def test_only_the_plainest_requests_go_straight(application: FastAPI, http
     for path in (f"/status/{job_id}?wait=61", f"/status/{job_id}?wait=0.1", f"/result/{job_id}", "/health", "/status"):
         assert (await http.get(path)).status_code == 418
     assert (await http.get("/classify")).status_code == 418
+
+
+@pytest.mark.parametrize("place", ["the router", "the route", "an argument"])
+def test_a_route_behind_a_dependency_is_refused(place: str) -> None:
+    async def with_key() -> None:
+        pass
+
+    async def status(job_id: str, service: ServiceDep) -> Response:
+        raise NotImplementedError
+
+    async def status_with_key(job_id: str, service: ServiceDep, key: None = Depends(with_key)) -> Response:
+        raise NotImplementedError
+
+    path, behind = "/status/{job_id}", [Depends(with_key)]
+    router = APIRouter(dependencies=behind if place == "the router" else None)
+    endpoint = status_with_key if place == "an argument" else status
+    router.add_api_route(path, endpoint, dependencies=behind if place == "the route" else None)
+
+    with pytest.raises(ValueError, match="has dependencies"):
+        HotRoutes(PlainTextResponse("elsewhere"), router.routes, paths=[path])
+
+
+def test_middleware_that_comes_too_late_is_refused(application: FastAPI) -> None:
+    with pytest.raises(RuntimeError):
+        application.add_middleware(BaseHTTPMiddleware)

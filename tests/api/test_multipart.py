@@ -2,9 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from starlette.requests import Request
 
+from app.api.body import chunks
 from app.api.multipart import read_form
 from app.errors import BadRequest
 
@@ -24,6 +27,10 @@ FORMS = {
     "with a field": PLAIN[:-4] + b'\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n5\r\n--b--\r\n',
     "of two files": PLAIN[:-4] + b"\r\n" + HEAD[5:] + b"cat\r\n--b--\r\n",
     "with headers in another case": PLAIN.replace(b"Content-D", b"content-d"),
+    "with a longer type": PLAIN.replace(b"jpeg", b"j" * 2000),
+    "with too long a type": PLAIN.replace(b"jpeg", b"j" * 5000),
+    "with a longer name": PLAIN.replace(b"dog", b"d" * 2000, 1),
+    "with too long a name": PLAIN.replace(b"dog", b"d" * 5000, 1),
     "with another header": PLAIN.replace(b"Content-Type", b"X-Type"),
     "with no name": PLAIN.replace(b"dog.jpg", b""),
     "with a path": PLAIN.replace(b"dog.jpg", b"/etc/dog.jpg"),
@@ -56,19 +63,19 @@ class Told:
         self.finished = True
 
 
-def read(*pieces: bytes) -> object:
+def read(*pieces: bytes, boundary: str = "b") -> object:
     files: list[Told] = []
 
     def new_file(name: str | None) -> Told:
         files.append(Told(name))
         return files[-1]
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def cut() -> AsyncIterator[bytes]:
         for piece in pieces:
             yield piece
 
     try:
-        fields = asyncio.run(read_form("multipart/form-data; boundary=b", chunks(), new_file))
+        fields = asyncio.run(read_form(f"multipart/form-data; boundary={boundary}", cut(), new_file))
     except BadRequest as error:
         return str(error)
     return fields, [vars(file) for file in files]
@@ -77,6 +84,41 @@ def read(*pieces: bytes) -> object:
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_a_form_in_one_piece_is_read_like_one_in_many(form: bytes) -> None:
     assert read(form) == read(*(form[at : at + 1] for at in range(len(form))))
+
+
+@pytest.mark.parametrize("length", [256, 257])
+def test_a_long_boundary_is_read_in_one_piece_as_in_many(length: int) -> None:
+    boundary = "b" * length
+    form = PLAIN.replace(b"--b", b"--" + boundary.encode())
+    in_one = read(form, boundary=boundary)
+
+    assert in_one == read(form[:9], form[9:], boundary=boundary)
+    assert isinstance(in_one, str) == (length > 256)
+
+
+class Piece(bytes):
+    """Tells when it is held no longer."""
+
+    gone: list[bytes]
+
+    def __del__(self) -> None:
+        self.gone.append(bytes(self))
+
+
+@pytest.mark.parametrize("form", ["plain", "with another header"])
+async def test_a_file_is_not_held_while_the_rest_of_the_body_comes(form: str) -> None:
+    Piece.gone = []
+    known: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        known.append(len(Piece.gone))
+        first = len(known) == 1
+        return {"type": "http.request", "body": Piece(FORMS[form]) if first else b"", "more_body": first}
+
+    request = Request({"type": "http", "headers": []}, receive)
+    await read_form("multipart/form-data; boundary=b", chunks(request, max_bytes=1000), Told)
+
+    assert known == [0, 1]
 
 
 def test_what_follows_the_end_is_taken_in_and_let_go() -> None:

@@ -1,12 +1,16 @@
 """The bounds on what is no body, on a real server: heads too long, heads that do not come, uploads over the limit."""
 
+import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from unittest import mock
 
 import pytest
 import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from app.api import protocol
 from app.api.main import create_app
@@ -103,3 +107,124 @@ def test_the_word_to_go_on_does_not_wait_for_the_answer(port: int) -> None:
         client.sendall(body)
 
         assert answer_of(client)[:12] in (b"HTTP/1.1 415", b"HTTP/1.1 503"), "no picture, or no worker for it"
+
+
+class Wire(asyncio.Transport):
+    """A connection's end, as the server uses it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+        self.reading = True
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.closed, "it would be lost"
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+async def answer_nothing(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body"})
+
+
+def served_on(wire: Wire) -> BoundedProtocol:
+    """The protocol of one connection. What it answers comes when the loop runs, not before."""
+    config = uvicorn.Config(answer_nothing, log_config=None)
+    config.load()
+    one = BoundedProtocol(config, ServerState(), app_state={})
+    one.connection_made(wire)
+    return one
+
+
+def head(method: str) -> bytes:
+    return f"{method} /status/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+
+
+def chunk(content: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(content), content)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_body_of_many_pieces_is_not_copied_for_each(method: str) -> None:
+    one = served_on(Wire())
+    one.data_received(head(method) + chunk(b"a") * 2)
+    gathered = one.cycle.body
+    for _ in range(50):
+        one.data_received(chunk(b"a") * 8000)
+
+    assert one.cycle.body is gathered
+    assert gathered == b"a" * 400_002
+
+
+async def test_a_body_in_one_piece_is_handed_on_as_it_is() -> None:
+    one = served_on(Wire())
+    one.data_received(head("POST") + chunk(b"a" * 1000))
+
+    assert isinstance(one.cycle.body, bytes)
+
+
+@pytest.mark.parametrize(("method", "ahead"), [("GET", 64), ("PUT", 64), ("POST", 256)])
+async def test_only_what_may_be_a_picture_is_read_far_ahead(method: str, ahead: int) -> None:
+    wire = Wire()
+    one = served_on(wire)
+    one.data_received(head(method))
+    for _ in range(ahead):
+        one.data_received(chunk(b"a" * 1024))
+    assert wire.reading
+
+    one.data_received(chunk(b"a"))
+    assert not wire.reading
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        BoundedProtocol.shutdown,
+        BoundedProtocol.timeout_keep_alive_handler,
+        lambda one: one.data_received(b"no request\r\n\r\n"),
+    ],
+    ids=["shutdown", "keep-alive", "broken request"],
+)
+async def test_an_answer_without_a_body_goes_before_the_connection(end: Callable[[BoundedProtocol], None]) -> None:
+    wire = Wire()
+    one = served_on(wire)
+    one.data_received(b"HEAD /status/x HTTP/1.1\r\nHost: x\r\n\r\n")
+    while not one.cycle.response_complete:
+        asyncio.get_running_loop().call_soon(end_once_answered, one, end)
+        await asyncio.sleep(0)
+
+    assert wire.closed
+    assert wire.written.startswith(b"HTTP/1.1 200 OK\r\n")
+    await asyncio.sleep(0)
+
+
+def end_once_answered(one: BoundedProtocol, end: Callable[[BoundedProtocol], None]) -> None:
+    if one.cycle.response_complete and not one.transport.is_closing():
+        end(one)
+
+
+async def test_the_body_of_what_becomes_a_websocket_is_left_to_it() -> None:
+    wire = Wire()
+    one = served_on(wire)
+    one.ws_protocol_class = mock.MagicMock()
+    wire.set_protocol = mock.Mock()  # type: ignore[method-assign]
+    one.data_received(
+        b"POST / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\n"
+    )
+    one.on_body(b"ab")
+
+    assert wire.set_protocol.called
+    assert wire.written == b""

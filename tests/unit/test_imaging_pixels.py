@@ -102,6 +102,14 @@ def test_hostile_exif_counts_as_upright(tmp_path: Path, kind: str, name: str) ->
     assert imaging.open_image(path, max_pixels=LIMIT).size == UPRIGHT.size
 
 
+def test_an_orientation_is_not_looked_for_without_end() -> None:
+    def after(entries: int) -> bytes:
+        return images.tiff([*[(256, SHORT, 1, 1)] * entries, (274, SHORT, 1, 6)])
+
+    assert orientation(after(255)) == 6
+    assert orientation(after(20_000)) == 1
+
+
 def test_an_orientation_in_the_xmp_of_a_tiff_is_not_taken_when_decoding(tmp_path: Path) -> None:
     xmp = b'<x tiff:Orientation="6"/>'.ljust(40)
     at = 10 + 7 * 12 + 4
