@@ -68,7 +68,7 @@ def test_what_is_shown_instead_of_a_field_that_goes_is_shown(
     kept = scripts._read
     monkeypatch.setattr(scripts, "_read", lambda name: probe if name == "probe" else kept(name))
 
-    saved, shown = oldest.eval(scripts.source.__wrapped__("probe"), 0, "{}")  # type: ignore[misc]
+    saved, shown = oldest.eval(scripts.source.__wrapped__("probe"), 0, "{}")
 
     assert saved == ["crashes", "2"]
     assert dict(zip(shown[::2], shown[1::2], strict=True)) == {"retry_at": "5"}

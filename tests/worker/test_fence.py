@@ -451,7 +451,7 @@ def test_what_is_kept_of_a_state_is_what_celerys_own_backends_keep(
 
 def test_what_is_erased_while_it_waits_is_told_to_nobody(client: redis.Redis, settings: Settings) -> None:
     job = accept(client, settings)
-    with client.pubsub(ignore_subscribe_messages=True) as heard:
+    with client.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]
         heard.subscribe(keys.change(job.job_id))
         heard.get_message(timeout=5)
         leave(client, settings, job.job_id, erase=True)
