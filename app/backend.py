@@ -10,6 +10,7 @@ Used by URL: `result_backend = "app.backend:FencedBackend+redis://localhost:6379
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,14 +19,14 @@ from typing import Any
 
 from celery.backends.redis import RedisBackend
 from kombu.utils.functional import retry_over_time
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 from redis.exceptions import ResponseError
 
 from app import scripts
 from app.errors import AppError
 from app.refusals import refuses_writes
 from app.registry import Fields, JobRecord, lives_ms
-from app.scripts.direct import Direct
+from app.scripts.direct import ShortWay
 from app.states import TERMINAL, State
 
 logger = logging.getLogger(__name__)
@@ -101,9 +102,9 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
     """Redis as the result backend, behind the fence."""
 
     @cached_property
-    def _direct(self) -> Direct:
+    def _direct(self) -> ShortWay:
         """For the two writes of every job."""
-        return Direct(self.client)
+        return ShortWay(self.client)
 
     @cached_property
     def _rules(self) -> dict[str, Any]:
@@ -185,8 +186,11 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
             **_request_meta(request),
             "task_id": job_id,
         }
-        # What an error says may be no text of Unicode's; Celery's encoding takes that, and is slower.
-        return str(self.encode(meta)) if state in self.EXCEPTION_STATES else to_json(meta).decode()
+        # What is said may be no text of Unicode's; Celery's encoding takes that, and is slower.
+        if state not in self.EXCEPTION_STATES:
+            with suppress(PydanticSerializationError):
+                return to_json(meta).decode()
+        return str(self.encode(meta))
 
     def renew(self, held: Sequence[Held]) -> list[Verdict]:
         """Renew the leases of what a worker holds. Returns, for each, whether it should go on with it."""

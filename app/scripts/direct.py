@@ -6,6 +6,8 @@ answers, is left to redis-py, with its patience: it runs the script again, as it
 """
 
 import os
+import time
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -17,15 +19,17 @@ from redis.exceptions import RedisError
 from app import scripts
 
 _CHUNK_BYTES = 1 << 16
+#: As long as redis-py trusts a connection of ours without a look at it.
+_LONGEST_UNUSED_S = 10
 
 
-class Direct:
+class ShortWay:
     """Scripts on a client's Redis, whose answers come as bytes. Threads may share it."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         #: Those that nobody uses; mostly one.
-        self._lines: list[_Line] = []
+        self._lines: list[_Kept] = []
 
     def call(self, name: str, **given: Any) -> Any:
         """As `scripts.call`."""
@@ -38,24 +42,32 @@ class Direct:
         self._lines.append(line)
         return answer
 
-    def _take(self) -> "_Line":
-        try:
-            line = self._lines.pop()
-        except IndexError:
-            return _Line(self._client.connection_pool)
-        # One from before a fork is the parent's.
-        return line if line.process_id == os.getpid() else _Line(self._client.connection_pool)
+    def _take(self) -> "_Kept":
+        with suppress(IndexError):
+            while True:
+                line = self._lines.pop()
+                if line.is_good():
+                    return line
+        return _Kept(self._client.connection_pool)
 
 
-class _Line:
+class _Kept:
     """A connection as redis-py makes it, and no more of redis-py's than that."""
 
     def __init__(self, pool: redis.ConnectionPool) -> None:
-        self.process_id = os.getpid()
+        self._process_id = os.getpid()
+        self._used_s = time.monotonic()
         self._connection = pool.connection_class(**pool.connection_kwargs)
         self._connection.connect()
         self._socket: Any = self._connection._sock  # noqa: SLF001  # after its own ways of connecting and logging in
         self._reader = hiredis.Reader()
+
+    def is_good(self) -> bool:
+        """Whether it is this process's, not its parent's, and was used so lately that it has not been dropped unheard.
+
+        An answer on one that has been would be waited for in vain, before redis-py waits for its own.
+        """
+        return self._process_id == os.getpid() and time.monotonic() - self._used_s < _LONGEST_UNUSED_S
 
     def ask(self, command: bytes) -> Any:
         """Raises `OSError` for a break, and `HiredisError` for whatever is no answer of a script."""
@@ -66,6 +78,7 @@ class _Line:
             self._reader.feed(chunk)
         if isinstance(said, hiredis.ReplyError | hiredis.PushNotification):
             raise hiredis.HiredisError(said)
+        self._used_s = time.monotonic()
         return said
 
 

@@ -3,6 +3,9 @@
 -- record goes on for the run alone. `process` is the token of the process that runs it: the run is that one's alone, from
 -- its start until it ends, is put aside or published again. Its lease says only that its worker lives; one whose lease
 -- has run out is published again.
+--
+-- Blank lines part blocks: a script is given those whose names it uses, whole. So none stands inside a function, and each
+-- block stands below what it needs.
 
 local given = cjson.decode(ARGV[1])
 local clock = redis.call('TIME')
@@ -63,21 +66,25 @@ local function save()
   end
 end
 
--- All of a record, names and values in turn, as it will be saved; with `instead` in place of some of it. A name that comes
--- again counts the second time.
+-- All of a record, names and values in turn, as it will be saved; with `instead`, which is used up, in place of some of
+-- it. A name that comes again counts the second time.
 local function flat(id, instead)
   local changes = record(id)
   local before = getmetatable(changes)
   if not instead and next(changes) == nil then return before.said end
+  local shown = instead or changes
+  if instead then
+    for name, value in pairs(changes) do
+      if instead[name] == nil then instead[name] = value end
+    end
+  end
   local said, gone = {unpack(before.said)}, {}
-  for _, fields in ipairs({changes, instead}) do
-    for name, value in pairs(fields) do
-      if value then
-        local last = #said
-        said[last + 1], said[last + 2] = name, text(value)
-      elseif before.__index[name] then
-        gone[#gone + 1] = name
-      end
+  for name, value in pairs(shown) do
+    if value then
+      local last = #said
+      said[last + 1], said[last + 2] = name, text(value)
+    elseif before.__index[name] then
+      gone[#gone + 1] = name
     end
   end
   for _, name in ipairs(gone) do
@@ -211,7 +218,8 @@ local function end_job(id, state, value, by_itself)
   job.updated_at, job.finished_at, job.retry_at = now, now, false
   redis.call('SET', key.meta .. id, value, 'PXAT', text(now + lives.result))
   list(id, STATUS[state])
-  announce(id, by_itself and told(id, state, value) or state)
+  -- What is being erased is shown to nobody any more.
+  announce(id, by_itself and not given.erase and told(id, state, value) or state)
 end
 
 -- Runs

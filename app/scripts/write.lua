@@ -77,7 +77,8 @@ local function go_on()
   redis.call('SET', key.meta .. id, value, unpack(ends and {'PXAT', text(ends)} or {'KEEPTTL'}))
   local ids, started
   if state == 'STARTED' then
-    ids, started = start(), flat(id)
+    ids = start()
+    started = flat(id)
     run.waiting_since = false
     for _, one in ipairs(ids) do list(one, 'processing') end
   elseif state == 'RETRY' then

@@ -20,24 +20,29 @@ class _Signals:
         self._is_awaited = False
         self._are_ours = False
         self._before: Any = None
+        self._others = (0.0, 0.0)
 
-    def await_them(self) -> None:
-        """From now on the first of them ends the block."""
+    def await_them(self, seconds: float) -> None:
+        """From now on the first of them ends the block; the alarm comes in so many seconds."""
+        before: Any = self._raise
         if not self._are_ours:
             signal.signal(_SOFT_LIMIT, self._raise)
-            self._before = signal.signal(signal.SIGALRM, self._raise)
+            before = signal.signal(signal.SIGALRM, self._raise)
             # A worker process has no other use for it, and setting handlers takes long.
-            self._are_ours = self._before is signal.SIG_DFL
+            self._are_ours = before is signal.SIG_DFL
+        others = signal.setitimer(signal.ITIMER_REAL, seconds)
+        # A signal that came as a block began or ended has left that one's alarm behind, which nobody is to have back.
+        if not self._are_ours and before != self._raise:
+            self._before, self._others = before, others
         self._is_awaited = True
 
     def ignore_them(self) -> None:
-        """Until the next block."""
+        """Until the next block. The alarm is left to who had it before."""
         self._is_awaited = False
-
-    def give_back(self) -> None:
-        """Leave the alarm to who had it before."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
         if not self._are_ours:
             signal.signal(signal.SIGALRM, self._before)
+            signal.setitimer(signal.ITIMER_REAL, *self._others)
 
     def _raise(self, *_: Any) -> None:
         if self._is_awaited:
@@ -58,12 +63,7 @@ class deadline:  # noqa: N801  # read as a function: with deadline(5): …
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        _signals.await_them()
-        self._others = signal.setitimer(signal.ITIMER_REAL, self._seconds)
+        _signals.await_them(self._seconds)
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         _signals.ignore_them()
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        _signals.give_back()
-        if any(self._others):
-            signal.setitimer(signal.ITIMER_REAL, *self._others)

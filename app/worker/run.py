@@ -96,6 +96,13 @@ def run_job(celery_task: CeleryTask, message: Message, loaded: Mapping[str, Any]
         with progress.told(), deadline(attempt.settings.soft_time_limit + _DEADLINE_LAG_S):
             image = _fetch(record.url, message, attempt) if record.url else None
             answer = _work(message, model, attempt)
+        queued_ms = (record.started_at or 0) - record.submitted_at
+        result = {
+            "model": model.info.model_dump(),
+            "answer": answer.model_dump(mode="json"),
+            "timings": {"queued_ms": queued_ms, **progress.timings},
+            **({"image": asdict(image)} if image else {}),
+        }
     except Fenced as lost:
         logger.info("%s, this copy is dropped", lost)
         _clean_up(attempt, lost.outcome)
@@ -107,14 +114,7 @@ def run_job(celery_task: CeleryTask, message: Message, loaded: Mapping[str, Any]
         if record is not None:
             _discard(attempt)
         raise failure from None
-    queued_ms = (record.started_at or 0) - record.submitted_at
-    timings = {"queued_ms": queued_ms, **progress.timings}
-    return {
-        "model": model.info.model_dump(),
-        "answer": answer.model_dump(mode="json"),
-        "timings": timings,
-        **({"image": asdict(image)} if image else {}),
-    }
+    return result
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from celery.app.trace import LOG_SUCCESS, TraceInfo, traceback_clear
 from celery.exceptions import Ignore, Reject
 from celery.states import FAILURE, IGNORED, SUCCESS
 
+from app.errors import OutOfMemory
+
 logger = logging.getLogger(__name__)
 
 #: So much of a result is shown in the log and on the dashboard.
@@ -34,19 +36,25 @@ def tracer(task: CeleryTask) -> Trace:
         context = Context(request, args=args, kwargs=kwargs, called_directly=False, headers={})
         task.request_stack.push(context)
         try:
-            result = task.run(*args, **kwargs)
-            task.backend.store_result(job_id, result, SUCCESS, request=context)
-        except MemoryError:  # the pool tells of it, without asking for more
-            raise
+            result, shown = _done(task, context, job_id, args, kwargs)
         except Exception as error:  # noqa: BLE001  # the outermost: whatever it is, it is how the job ends
             return _failed(task, context, error)
         finally:
             task.request_stack.pop()
-        took_s, shown = time.monotonic() - began_s, _shown(result)
+        took_s = time.monotonic() - began_s
         logger.info(LOG_SUCCESS, {"name": task.name, "id": job_id, "runtime": took_s, "return_value": shown})
         return result, None, took_s, shown
 
     return trace
+
+
+def _done(task: CeleryTask, context: Context, job_id: str, args: Any, kwargs: dict[str, Any]) -> tuple[Any, str]:
+    try:
+        result = task.run(*args, **kwargs)
+        task.backend.store_result(job_id, result, SUCCESS, request=context)
+        return result, _shown(result)
+    except MemoryError:  # Celery would raise it again in the main process, before the message is acknowledged
+        raise OutOfMemory(OutOfMemory.SENTENCE) from None
 
 
 def _failed(task: CeleryTask, context: Context, error: Exception) -> tuple[Any, ...]:

@@ -20,6 +20,7 @@ NAMES = sorted(
 COMMAND = re.compile(r"redis\.p?call\(\s*'(\w+)'")
 CALLED = re.compile(r"(?<![\w.])(\w+)\(")
 FUNCTION = re.compile(r"^ *local function (\w+)", re.MULTILINE)
+RECORD = re.compile(r"\blocal (\w+)(?:, \w+)* = record\(")
 #: Of Lua itself, and what stands before a bracket without being called.
 LUA = {"getmetatable", "ipairs", "next", "pairs", "setmetatable", "tonumber", "tostring", "type", "unpack"}
 WORDS = {"and", "elseif", "function", "if", "not", "or"}
@@ -57,6 +58,41 @@ def test_a_script_has_what_it_needs_of_the_prelude_above_it(name: str) -> None:
     for number, line in enumerate(above):
         defined = set(FUNCTION.findall("\n".join(above[: number + 1])))
         assert set(CALLED.findall(line)) - LUA - WORDS <= defined, line
+
+
+def test_what_is_shown_instead_of_a_field_that_goes_is_shown(
+    oldest: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oldest.hset(keys.job("one"), mapping={"retry_at": 1, "crashes": 2})
+    probe = "record('one').retry_at = false\nreturn {flat('one'), flat('one', {retry_at = 5, crashes = false})}"
+    kept = scripts._read
+    monkeypatch.setattr(scripts, "_read", lambda name: probe if name == "probe" else kept(name))
+
+    saved, shown = oldest.eval(scripts.source.__wrapped__("probe"), 0, "{}")
+
+    assert saved == ["crashes", "2"]
+    assert dict(zip(shown[::2], shown[1::2], strict=True)) == {"retry_at": "5"}
+
+
+def changes_records(text: str) -> bool:
+    """Whether it assigns a field of what is called a record, or the moment until which one is kept."""
+    names = "|".join(set(RECORD.findall(text)) | {r"record\(\w+\)", "moments"})
+    return bool(re.search(rf"(?:^|\b(?:do|else|then)) *(?:{names})(?:\.\w|\[)[^=~<>\n]*=[^=]", text, re.MULTILINE))
+
+
+def test_a_script_that_changes_records_saves_them_last() -> None:
+    changing = {name for name in NAMES if changes_records(scripts.source(name))}
+    assert {"cancel", "forget", "redrive", "requeue", "submit", "write"} <= changing
+    for name in NAMES:
+        _, *after = re.split(r"^save\(\)$", scripts._read(name), flags=re.MULTILINE)
+        assert len(after) == (name in changing), name
+        assert set(CALLED.findall("".join(after))) - LUA - WORDS <= {"read"}, name
+
+
+def test_only_save_writes_records() -> None:
+    blocks = [block for name in [*NAMES, "prelude"] for block in scripts._read(name).split("\n\n")]
+    writing = [block for block in blocks if re.search(r"'H(?!GET|MGET|EXISTS)\w+', *key\.job\b", block)]
+    assert [FUNCTION.findall(block) for block in writing] == [["save"]]
 
 
 def test_a_script_is_spared_what_it_does_not_need() -> None:

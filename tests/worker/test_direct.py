@@ -1,6 +1,7 @@
 """The short way to a script, and what happens where it ends."""
 
 import os
+import time
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from redis.retry import Retry
 from app import scripts
 from app.config import Settings
 from app.registry import lives_ms
-from app.scripts.direct import Direct
+from app.scripts.direct import ShortWay
 from tests.records import MESSAGE, accept, new_job
 
 NOBODY = [[b"unknown"]]
@@ -27,16 +28,16 @@ def undecoded(settings: Settings) -> Any:
 
 
 @pytest.fixture
-def direct(undecoded: redis.Redis) -> Direct:
-    return Direct(undecoded)
+def direct(undecoded: redis.Redis) -> ShortWay:
+    return ShortWay(undecoded)
 
 
-def ask(direct: Direct) -> Any:
+def ask(direct: ShortWay) -> Any:
     return direct.call("read", ids=["nobody"], nothing=None)
 
 
 def test_it_answers_as_redis_py_does_and_keeps_its_connection(
-    direct: Direct, undecoded: redis.Redis, client: redis.Redis, settings: Settings
+    direct: ShortWay, undecoded: redis.Redis, client: redis.Redis, settings: Settings
 ) -> None:
     job = accept(client, settings)
 
@@ -48,13 +49,13 @@ def test_it_answers_as_redis_py_does_and_keeps_its_connection(
     assert direct._lines == [line]
 
 
-def test_a_long_text_and_what_is_not_ascii_arrive(direct: Direct) -> None:
+def test_a_long_text_and_what_is_not_ascii_arrive(direct: ShortWay) -> None:
     found = direct.call("read", ids=["ä" * 200_000, "🐕"])
 
     assert found == NOBODY * 2
 
 
-def test_a_redis_that_does_not_know_the_script_is_told_it(direct: Direct, client: redis.Redis) -> None:
+def test_a_redis_that_does_not_know_the_script_is_told_it(direct: ShortWay, client: redis.Redis) -> None:
     client.script_flush()
 
     assert ask(direct) == NOBODY
@@ -63,7 +64,7 @@ def test_a_redis_that_does_not_know_the_script_is_told_it(direct: Direct, client
     assert len(direct._lines) == 1
 
 
-def test_a_connection_that_has_broken_is_made_anew(direct: Direct, client: redis.Redis) -> None:
+def test_a_connection_that_has_broken_is_made_anew(direct: ShortWay, client: redis.Redis) -> None:
     ask(direct)
     ask(direct)
     (line,) = direct._lines
@@ -74,7 +75,20 @@ def test_a_connection_that_has_broken_is_made_anew(direct: Direct, client: redis
     assert direct._lines != [line]
 
 
-def test_an_error_is_what_redis_py_makes_of_it(direct: Direct) -> None:
+def test_a_connection_that_was_not_used_for_long_is_not_trusted(
+    direct: ShortWay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(direct)
+    ask(direct)
+    (line,) = direct._lines
+    now_s = time.monotonic()
+    for later_s, is_kept in ((9, True), (20, False)):
+        monkeypatch.setattr(time, "monotonic", lambda moment_s=now_s + later_s: moment_s)
+        ask(direct)
+        assert (direct._lines == [line]) is is_kept
+
+
+def test_an_error_is_what_redis_py_makes_of_it(direct: ShortWay) -> None:
     ask(direct)
 
     with pytest.raises(ResponseError, match="nil value"):
@@ -82,7 +96,7 @@ def test_an_error_is_what_redis_py_makes_of_it(direct: Direct) -> None:
 
 
 def test_a_redis_that_refuses_to_write_is_known_by_its_error(
-    direct: Direct, client: redis.Redis, settings: Settings
+    direct: ShortWay, client: redis.Redis, settings: Settings
 ) -> None:
     job = new_job()
     client.config_set("maxmemory", 1)
@@ -101,10 +115,10 @@ def test_a_redis_that_refuses_to_write_is_known_by_its_error(
 
 def test_a_redis_that_is_away_is_an_error_of_redis_py(settings: Settings) -> None:
     with redis.Redis(port=1, retry=Retry(NoBackoff(), 0)) as nobody, pytest.raises(RedisConnectionError):
-        ask(Direct(nobody))
+        ask(ShortWay(nobody))
 
 
-def test_a_connection_from_before_a_fork_is_left_to_the_parent(direct: Direct) -> None:
+def test_a_connection_from_before_a_fork_is_left_to_the_parent(direct: ShortWay) -> None:
     ask(direct)
     ask(direct)
     (line,) = direct._lines

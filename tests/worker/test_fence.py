@@ -447,3 +447,14 @@ def test_what_is_kept_of_a_state_is_what_celerys_own_backends_keep(
     )
     assert kept["date_done"][:10] == expected["date_done"][:10]
     assert kept["date_done"][-6:] == expected["date_done"][-6:] == "+00:00"
+
+
+def test_what_is_erased_while_it_waits_is_told_to_nobody(client: redis.Redis, settings: Settings) -> None:
+    job = accept(client, settings)
+    with client.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]
+        heard.subscribe(keys.change(job.job_id))
+        heard.get_message(timeout=5)
+        leave(client, settings, job.job_id, erase=True)
+        words = [message["data"] for _ in range(3) if (message := heard.get_message(timeout=0.5))]
+
+    assert words == ["REVOKED", "erased"]

@@ -10,6 +10,7 @@ import pytest
 import redis
 from celery.app.trace import fast_trace_task
 from celery.worker import state as worker_state
+from celery.worker.request import create_request_cls
 from kombu import Connection
 
 from app import keys
@@ -67,6 +68,22 @@ def test_a_process_decodes_nothing_and_has_what_it_needs(
     assert known.items() >= {"id": job.job_id, "task": job.task, "retries": 0, "hostname": "one@test"}.items()
     assert known["delivery_info"] == delivered
     assert len(pickle.dumps(sent)) < 900, "what nobody reads stays here"
+
+
+def test_what_the_pool_is_handed_is_ours(celery: CeleryApp, job: NewJob, request_of_job: JobRequest) -> None:
+    handed: list[Any] = []
+    pool: Any = SimpleNamespace(apply_async=lambda _, args, **__: handed.append(args))
+    made = create_request_cls(JobRequest, celery.tasks[job.task], pool, "one@test", None, app=celery)
+    message = request_of_job.message
+    request = made(message, app=celery, hostname="one@test", body=message.body, headers=message.headers)
+
+    request.execute_using_pool(pool)
+
+    ((_, job_id, known, body, content_type, _),) = handed
+    assert job_id == job.job_id
+    assert (known, body, content_type) == (request_of_job.request_dict, request_of_job.body, None)
+    assert set(known) <= {"id", "task", "retries", "timelimit", "delivery_info"}
+    assert isinstance(body, list | tuple), "decoded already"
 
 
 class Pool:

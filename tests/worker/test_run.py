@@ -13,7 +13,7 @@ from PIL import Image
 from app import keys, queues
 from app.broker import CeleryApp
 from app.config import Settings
-from app.errors import AppError, DeviceOutOfMemory, InvalidImage, ModelError, TransientError
+from app.errors import AppError, DeviceOutOfMemory, InvalidImage, ModelError, OutOfMemory, TransientError
 from app.registry import NewJob, read
 from app.storage import Storage
 from app.tasks.base import Answer, Attempt
@@ -106,6 +106,24 @@ class Unsure(Failing):
 
     def postprocess(self, outputs: Image.Image, model: FakeModel, options: Any) -> Any:
         return UnsureAnswer(score=self._before_it_fails())
+
+
+class HugeAnswer(Answer):
+    def model_dump(self, **_: Any) -> dict[str, Any]:
+        raise MemoryError
+
+
+class Huge(Unsure):
+    """Has an answer for which there is no memory."""
+
+    def postprocess(self, outputs: Image.Image, model: FakeModel, options: Any) -> Any:
+        return HugeAnswer()
+
+
+def test_an_answer_for_which_there_is_no_memory_is_a_failure(
+    celery: CeleryApp, client: redis.Redis, storage: Storage, settings: Settings
+) -> None:
+    run(celery, storage, accept(client, settings, new_job(task="echo")), Huge(lambda: None), leaves_by=OutOfMemory)
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])

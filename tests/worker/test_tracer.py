@@ -94,11 +94,29 @@ def test_a_result_that_cannot_be_kept_fails_the_job(celery: CeleryApp, client: r
     assert error.state == kept(client, job)["status"] == "FAILURE"
 
 
-def test_a_lack_of_memory_is_for_the_pool_to_tell(celery: CeleryApp, job: NewJob) -> None:
-    def lack() -> None:
+def test_a_result_may_hold_what_is_no_text_of_unicode(celery: CeleryApp, client: redis.Redis, job: NewJob) -> None:
+    attempt(celery, job, lambda: {"text": "\ud800"})
+
+    assert kept(client, job)["result"] == {"text": "\ud800"}
+
+
+class Huge(dict[str, Any]):
+    """A result that cannot be shown."""
+
+    def __repr__(self) -> str:
         raise MemoryError
 
-    with pytest.raises(MemoryError):
-        attempt(celery, job, lack)
 
+def lack() -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize(("body", "state"), [(lack, "FAILURE"), (lambda: Huge(RESULT), "SUCCESS")])
+def test_a_lack_of_memory_ends_the_job_and_not_the_worker(
+    celery: CeleryApp, client: redis.Redis, job: NewJob, body: Any, state: str
+) -> None:
+    told, *_ = attempt(celery, job, body)
+
+    assert "OutOfMemory" in repr(told.exception)
+    assert kept(client, job)["status"] == state
     assert celery.tasks[job.task].request_stack.top is None
