@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.processes import ROOT, model_cache
 
 LOAD = """
@@ -19,6 +21,7 @@ print(*sorted(set(sys.modules) - before))
 """
 
 
+@pytest.mark.timeout(180)  # two starts of everything, and a conversion of the models
 def test_a_load_imports_next_to_nothing(tmp_path: Path) -> None:
     (tmp_path / "model-cache").symlink_to(model_cache())
 
