@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
 
 from app.config import Settings
 from app.worker.sources import Source
@@ -36,7 +35,7 @@ _FORMAT = 2
 _UNUSED_S = 30 * 86_400
 
 #: What keeps the folders that this process has from being removed, by folder: it may have them mapped until it ends.
-_held: dict[Path, IO[bytes]] = {}
+_held: dict[Path, int] = {}
 
 
 class ModelCache:
@@ -103,10 +102,10 @@ class ModelCache:
 def _hold(folder: Path) -> Path:
     with contextlib.suppress(OSError):  # another user's, whose word keeps it
         os.utime(folder)
-    file = (folder / _IN_USE).open("rb")
+    file = os.open(folder / _IN_USE, os.O_RDONLY)
     fcntl.flock(file, fcntl.LOCK_SH)
-    if before := _held.pop(folder, None):  # it may be another's, for it has been made anew since
-        before.close()
+    if folder in _held:  # it may be another's, for it has been made anew since
+        os.close(_held[folder])
     _held[folder] = file
     return folder
 

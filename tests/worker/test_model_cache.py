@@ -112,7 +112,7 @@ def grow_old(folder: Path) -> None:
 
 def let_go(folder: Path) -> None:
     """As the end of this process would."""
-    model_cache._held.pop(folder).close()
+    os.close(model_cache._held.pop(folder))
 
 
 def test_what_a_process_has_is_kept_however_long_ago_it_asked(settings: Settings, source: Source) -> None:
