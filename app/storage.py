@@ -1,9 +1,9 @@
 """Files on disk: uploads, streamed in and renamed into place; artifacts, which come with results; both taken out again.
 
 An upload is written as `uploads/incoming/{job_id}.{digits}` and moved to `uploads/{xx}/{job_id}{extension}` once it is
-known to be sound; an artifact is `artifacts/{xx}/{job_id}/{name}`. `xx` are the id's first two digits, so that no
-folder grows without bound. Everything stored has a name of ours and a path relative to the root, and no path leaves
-the root.
+known to be sound; a short one, which stays in memory until then, is written there at once. An artifact is
+`artifacts/{xx}/{job_id}/{name}`. `xx` are the id's first two digits, so that no folder grows without bound. Everything
+stored has a name of ours and a path relative to the root, and no path leaves the root.
 """
 
 import contextlib
@@ -11,11 +11,12 @@ import errno
 import hashlib
 import itertools
 import logging
+import os
 import re
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ Buffer = bytes | memoryview
 
 logger = logging.getLogger(__name__)
 
+_UPLOADS = "uploads"
 _INCOMING = "incoming"
 #: All uploads together; what comes beyond goes to the disk at once.
 _MAX_HELD_BYTES = 32 * 2**20
@@ -71,7 +73,7 @@ class Storage:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        self.uploads = self.root / "uploads"
+        self.uploads = self.root / _UPLOADS
         self.incoming_folder = self.uploads / _INCOMING
         self.artifacts = self.root / "artifacts"
         #: Of uploads that are on their way, what stays in memory; some come by threads.
@@ -103,7 +105,7 @@ class Storage:
 
     def upload(self, job_id: str, extension: str) -> str:
         """Where a job's upload is, or would be, relative to the root."""
-        return f"{self.uploads.name}/{job_id[:2]}/{job_id}{extension}"
+        return f"{_UPLOADS}/{job_id[:2]}/{job_id}{extension}"
 
     def resolve(self, relative: str) -> Path:
         """The absolute path of a stored file. Raises `InternalError` for a path that leaves the root."""
@@ -174,6 +176,24 @@ class Storage:
                 yield path.stem, str(path.relative_to(self.root))
 
 
+def _write_new(path: str, pieces: Iterable[Buffer]) -> None:
+    """Write a file that is not there yet; nothing is left of one that cannot be written whole.
+
+    By calls of the system, since this is done for every job: Python's files ask three questions first.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        for piece in pieces:
+            written = 0
+            while written < len(piece):
+                written += os.write(descriptor, memoryview(piece)[written:])
+    except BaseException:
+        os.unlink(path)  # noqa: PTH108  # as it was made
+        raise
+    finally:
+        os.close(descriptor)
+
+
 class IncomingUpload:
     """A file being received. Used as a context manager, it leaves nothing behind unless it was kept.
 
@@ -233,18 +253,15 @@ class IncomingUpload:
                 self._file.close()
 
     def keep(self, extension: str) -> str:
-        """Move the file to its place. Returns its path relative to the root."""
-        if self._file is None:
-            self._spill()
-            self.finish()
+        """Put the file in its place, where nobody looks for it yet. Returns its path relative to the root."""
         relative = self._storage.upload(self.job_id, extension)
         kept = f"{self._storage.root}/{relative}"
         with _TOLD_WHEN_FULL:
             try:
-                self.path.rename(kept)
+                self._put(kept)
             except FileNotFoundError:  # the first of its folder
                 Path(kept).parent.mkdir(exist_ok=True)
-                self.path.rename(kept)
+                self._put(kept)
         self._kept = True
         return relative
 
@@ -257,6 +274,12 @@ class IncomingUpload:
         finally:
             if self._file is not None and not self._kept:
                 self.path.unlink(missing_ok=True)
+
+    def _put(self, kept: str) -> None:
+        if self._file is None:
+            _write_new(kept, self._held)
+        else:
+            self.path.rename(kept)
 
     def _may_hold(self, more_bytes: int) -> bool:
         if self.bytes > self._hold_bytes or not self._storage.reserve_memory(more_bytes):

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import httpx
 import pytest
@@ -211,7 +211,7 @@ async def test_a_disk_that_is_full_in_the_middle_is_told_too(
     client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch, way: str, size: int
 ) -> None:
     # The kernel's own device that is always full, under the name of each file that is received.
-    opened = Path.open
+    opened, opened_at_once = Path.open, os.open
 
     def full(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
         if mode != "xb":
@@ -219,7 +219,14 @@ async def test_a_disk_that_is_full_in_the_middle_is_told_too(
         path.symlink_to("/dev/full")
         return opened(path, "wb", *arguments, **options)
 
+    def full_at_once(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if not flags & os.O_EXCL or not Path(path).parent.exists():
+            return opened_at_once(path, flags, *arguments, **options)
+        Path(path).symlink_to("/dev/full")
+        return opened_at_once(path, os.O_WRONLY)
+
     monkeypatch.setattr(Path, "open", full)
+    monkeypatch.setattr(os, "open", full_at_once)
     async with service(settings, client) as http:
         check_problem(await WAYS[way](http, with_segments(jpeg(), segment(0xFE, bytes(size)))), 503, "disk_full")
 
@@ -227,15 +234,28 @@ async def test_a_disk_that_is_full_in_the_middle_is_told_too(
     assert client.keys(keys.job("*")) == []
 
 
+def refuse_new_files(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    """Let nothing be put among the uploads, whether it is moved or written there."""
+    opened = os.open
+
+    def refuse(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if flags & os.O_EXCL:
+            raise error
+        return opened(path, flags, *arguments, **options)
+
+    def refuse_to_move(path: Path, target: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(Path, "rename", refuse_to_move)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 async def test_a_folder_that_takes_no_more_is_a_full_disk(
     client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch, way: str, number: int
 ) -> None:
-    def refuse(path: Path, target: Path) -> None:
-        raise OSError(number, os.strerror(number), str(path))
-
-    monkeypatch.setattr(Path, "rename", refuse)
+    refuse_new_files(monkeypatch, OSError(number, os.strerror(number), str(settings.storage_root)))
     async with service(settings, client) as http:
         answer = await WAYS[way](http, png(9, 9))
 
@@ -248,10 +268,7 @@ async def test_a_folder_that_takes_no_more_is_a_full_disk(
 async def test_another_failure_of_the_disk_is_ours(
     client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(file: BinaryIO, target: Path) -> None:
-        raise OSError(errno.EIO, "the disk is broken")
-
-    monkeypatch.setattr(Path, "rename", refuse)
+    refuse_new_files(monkeypatch, OSError(errno.EIO, "the disk is broken"))
     async with service(settings, client) as http:
         check_problem(await post(http, png(9, 9)), 500, "internal_error")
 

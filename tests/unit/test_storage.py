@@ -203,20 +203,49 @@ def test_room_is_what_the_disk_has_left(storage: Storage) -> None:
 
 
 def test_a_full_disk_leaves_nothing_of_a_short_file(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = Path.open
+    opened, begun = os.open, []
 
-    def full(path: Path, mode: str) -> object:
-        path.symlink_to("/dev/full")
-        return opened(path, "wb")
+    def full(path: str, *_how: int) -> int:
+        Path(path).symlink_to("/dev/full")
+        begun.append(Path(path))
+        return opened(path, os.O_WRONLY)
 
-    monkeypatch.setattr(Path, "open", full)
+    (storage.uploads / "ab").mkdir()
+    monkeypatch.setattr(os, "open", full)
     with storage.incoming("abcd", max_bytes=10, hold_bytes=5) as upload:
         upload.write(b"hello")
         with pytest.raises(DiskFull):
             upload.keep(".png")
-        assert list(storage.incoming_folder.iterdir()) == [upload.path]
 
-    assert list(storage.incoming_folder.iterdir()) == []
+    assert begun == [storage.uploads / "ab" / "abcd.png"]
+    assert files_in(storage) == []
+
+
+def test_a_short_file_is_written_on_where_the_disk_takes_it_in_pieces(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: written(descriptor, data[:2]))
+    with storage.incoming("abcd", max_bytes=10, hold_bytes=10) as upload:
+        upload.write(b"hello")
+        upload.write(b"!")
+        upload.finish()
+        path = upload.keep(".png")
+
+    assert storage.resolve(path).read_bytes() == b"hello!"
+
+
+def test_a_short_file_is_written_over_no_other(storage: Storage) -> None:
+    there = storage.uploads / "ab" / "abcd.png"
+    there.parent.mkdir()
+    there.write_bytes(b"first")
+
+    with storage.incoming("abcd", max_bytes=10, hold_bytes=5) as upload:
+        upload.write(b"hello")
+        with pytest.raises(FileExistsError):
+            upload.keep(".png")
+
+    assert there.read_bytes() == b"first"
 
 
 def test_a_full_disk_leaves_nothing_and_may_pass(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
