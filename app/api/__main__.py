@@ -8,7 +8,7 @@ import uvicorn
 
 from app import logs
 from app.api.draining import FINISH_S, DrainingServer
-from app.api.main import create_app
+from app.api.main import create_app, without_detours
 from app.api.processes import multiply
 from app.api.protocol import BoundedProtocol
 from app.config import get_settings
@@ -18,7 +18,8 @@ def main() -> None:
     """Run until stopped. On SIGTERM, requests are taken for a while, and let finish."""
     settings = get_settings()
     config = uvicorn.Config(
-        create_app(settings),
+        without_detours(create_app(settings)),
+        interface="asgi3",  # which is guessed of coroutine functions alone
         host=settings.bind,
         port=settings.api_port,
         http=BoundedProtocol,
