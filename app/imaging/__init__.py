@@ -15,7 +15,7 @@ from app.errors import AppError
 from app.imaging.colour import to_rgb, with_alpha
 from app.imaging.guard import BusyError
 from app.imaging.metadata import Metadata
-from app.imaging.opening import AT_ONCE_BYTES, EXTENSIONS, Opened, opened
+from app.imaging.opening import AT_ONCE_BYTES, EXTENSIONS, opened, told_at_once
 
 __all__ = [
     "AT_ONCE_BYTES",
@@ -49,21 +49,17 @@ def probe(source: Path | bytes, *, max_pixels: int) -> ImageInfo:
     of the client. Pillow's own ceiling, about 179 million pixels, holds as well.
     """
     with opened(source, max_pixels=max_pixels, to_decode=False) as file:
-        return _info(file)
+        width, height = file.size
+        return ImageInfo(format=file.format, width=width, height=height)
 
 
 def probe_at_once(content: bytes, *, max_pixels: int) -> ImageInfo | None:
     """As `probe`, where that surely takes no more than milliseconds and succeeds; None for `probe` to see to it."""
     try:
-        with opened(content, max_pixels=max_pixels, to_decode=False, at_once=True) as file:
-            return _info(file)
+        format_, (width, height) = told_at_once(content, max_pixels=max_pixels)
     except (AppError, BusyError):
         return None
-
-
-def _info(file: Opened) -> ImageInfo:
-    width, height = file.size
-    return ImageInfo(format=file.format, width=width, height=height)
+    return ImageInfo(format=format_, width=width, height=height)
 
 
 def open_image(path: Path, *, max_pixels: int) -> Image.Image:

@@ -49,12 +49,12 @@ class Opened:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the upright picture, in pixels."""
-        return self._upright(self.image.size)
+        return _upright(self.image.size, self.turn)
 
     def load(self, least_size: tuple[int, int] | None = None) -> None:
         """Decode; a JPEG by halves no smaller than `least_size`, (width, height) of the upright picture."""
         if least_size is not None:
-            self.image.draft(None, self._upright(least_size))
+            self.image.draft(None, _upright(least_size, self.turn))
         if self.format != "avif":
             self.image.load()
             return
@@ -67,9 +67,10 @@ class Opened:
         """What was made of the decoded image, the right way up; itself, if it is."""
         return picture if self.turn is None else picture.transpose(self.turn)
 
-    def _upright(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The same the other way round: what is upright as the file has it."""
-        return (size[1], size[0]) if self.turn in _SIDEWAYS else size
+
+def _upright(size: tuple[int, int], turn: Image.Transpose | None) -> tuple[int, int]:
+    """A size once it is turned; and the other way round, what is upright as the file has it."""
+    return (size[1], size[0]) if turn in _SIDEWAYS else size
 
 
 #: AVIF decodes in one thread: a worker has a process for each core, and threads' stacks would count as memory.
@@ -101,20 +102,13 @@ _AT_ONCE_FORMATS = frozenset({"jpeg", "png"})
 
 
 @contextmanager
-def opened(source: Path | bytes, *, max_pixels: int, to_decode: bool, at_once: bool = False) -> Iterator[Opened]:
-    """An image file, opened; what is raised meanwhile becomes one of the errors that `probe` names.
-
-    One that is to be opened `at_once`, but might take long, is refused in one of the same ways, or with `BusyError`.
-    """
-    # The limit is checked here, before anything is allocated, so Pillow's guard against decompression bombs has nothing
-    # left to find. It stays as it is all the same, and the lower of the two limits counts.
-    if Image.MAX_IMAGE_PIXELS is not None:
-        max_pixels = min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
+def opened(source: Path | bytes, *, max_pixels: int, to_decode: bool) -> Iterator[Opened]:
+    """An image file, opened; what is raised meanwhile becomes one of the errors that `probe` names."""
     with _content(source) as (file, data):
         format_ = _sniff(data)
-        outline = _short_outline(format_, data) if at_once else read_outline(format_, data)
+        outline = read_outline(format_, data)
         _check_sizes(outline.sizes, max_pixels=max_pixels)
-        with pillow(otherwise=InvalidImage, message=_DAMAGED, at_once=at_once):
+        with pillow(otherwise=InvalidImage, message=_DAMAGED):
             image = Image.open(_source(file, data, outline, to_decode=to_decode), formats=[format_])
             _check_sizes([image.size], max_pixels=max_pixels)
             metadata = partial(read_metadata, format_, data, exif=outline.exif, info=dict(image.info))
@@ -122,6 +116,23 @@ def opened(source: Path | bytes, *, max_pixels: int, to_decode: bool, at_once: b
             image.info.pop("xmp", None)
             exif = image.info.get("exif", b"") if format_ == "avif" else outline.exif
             yield Opened(format_, image, metadata, _TURNS.get(orientation(exif)))
+
+
+def told_at_once(content: bytes, *, max_pixels: int) -> tuple[str, tuple[int, int]]:
+    """Format and upright size of an image file, where that surely takes no more than milliseconds.
+
+    Any other is refused in one of the ways of `opened`, or with `BusyError`.
+    """
+    format_ = _sniff(content)
+    outline = _short_outline(format_, content)
+    _check_sizes(outline.sizes, max_pixels=max_pixels)
+    if outline.is_plain:
+        (size,) = outline.sizes
+    else:
+        with pillow(otherwise=InvalidImage, message=_DAMAGED, at_once=True):
+            size = Image.open(io.BytesIO(outline.header), formats=[format_]).size
+            _check_sizes([size], max_pixels=max_pixels)
+    return format_, _upright(size, _TURNS.get(orientation(outline.exif)))
 
 
 def _short_outline(format_: str, data: Data) -> Outline:
@@ -189,6 +200,10 @@ def _sniff(data: Data) -> str:
 
 
 def _check_sizes(sizes: Iterable[tuple[int, int]], *, max_pixels: int) -> None:
+    # The limit is checked here, before anything is allocated, so Pillow's guard against decompression bombs has nothing
+    # left to find. It stays as it is all the same, and the lower of the two limits counts.
+    if Image.MAX_IMAGE_PIXELS is not None:
+        max_pixels = min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
     for width, height in sizes:
         if width == 0 or height == 0:
             raise InvalidImage(f"The image is empty: {width} x {height} pixels. Send one with a picture in it.")

@@ -44,6 +44,8 @@ class Outline:
     header: bytes = b""
     #: Where in the file the parts lie that decoding needs after the header.
     body: tuple[slice, ...] = ()
+    #: Whether it is so plain that Pillow opens it for certain, and finds the one size that is here.
+    is_plain: bool = False
 
 
 def read_outline(format_: str, data: Data, *, max_parts: int = _MAX_PARTS) -> Outline:
@@ -59,7 +61,7 @@ def read_outline(format_: str, data: Data, *, max_parts: int = _MAX_PARTS) -> Ou
 
 
 def _jpeg(data: Data, max_parts: int) -> Outline:
-    header, exif, end = [b"\xff\xd8"], b"", 0
+    header, exif, end, is_plain = [b"\xff\xd8"], b"", 0, True
     sizes: list[tuple[int, int]] = []
     scans: list[int] = []
     for code, start, end in _counted(jpeg_segments(data), limit=max_parts):
@@ -70,13 +72,21 @@ def _jpeg(data: Data, max_parts: int) -> Outline:
             exif = data[start + 4 : end]
         if not scans and code in _JPEG_KEPT:
             header.append(data[start:end])
+            is_plain = is_plain and _JPEG_PLAIN.fullmatch(data, start, end) is not None
         if code == _JPEG_SCAN:
             scans.append(end)
+            is_plain = is_plain and len(sizes) == 1
     if not scans:
         raise InvalidImage(_NO_PICTURE)
     if len(scans) > _MAX_SCANS:
         raise InvalidImage(_TOO_MANY_PARTS)
-    return Outline(sizes=tuple(sizes), exif=exif, header=b"".join(header), body=(slice(scans[0], end),))
+    return Outline(
+        sizes=tuple(sizes),
+        exif=exif,
+        header=b"".join(header),
+        body=(slice(scans[0], end),),
+        is_plain=is_plain and len(sizes) == 1,
+    )
 
 
 #: ITU-T T.81, table B.1. A search for these passes over all that may stand between two segments: compressed data, where
@@ -86,6 +96,15 @@ _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_END, _JPEG_SCAN, _JPEG_APP1 = 0xD9, 0xDA, 0xE1
 #: The tables, frames and scans, and the two application segments that say how colours are coded: JFIF and Adobe.
 _JPEG_KEPT = frozenset(range(0xC0, 0xE0)) | {0xE0, 0xEE}
+#: Segments of which Pillow reads no more than is asked here (T.81, B.2): frames of one or three components of 8 bits,
+#: whole quantization tables, what it passes over (Huffman tables, restart intervals, scans), JFIF and Adobe.
+_JPEG_PLAIN = re.compile(
+    rb"\xff(?:[\xc0-\xc2]..\x08.{4}(?:\x01.{3}|\x03.{9})"
+    rb"|\xdb..(?:[\x00-\x0f].{64}|[\x10-\x1f].{128})+"
+    rb"|[\xc4\xdd\xda]...*"
+    rb"|[\xe0\xee]...{12,})",
+    re.DOTALL,
+)
 
 
 def jpeg_segments(data: Data) -> Iterator[tuple[int, int, int]]:
@@ -218,7 +237,7 @@ def _bmp(data: Data, _max_parts: int) -> Outline:
 def _tiff(data: Data, max_parts: int) -> Outline:
     found: dict[int, int] = {}
     for entry in _counted(tiff_entries(data), limit=min(max_parts, _MAX_TAGS)):
-        if entry.kind not in _BYTES and entry.count > _MAX_PARTS:
+        if entry.kind not in _BYTES and entry.values > _MAX_PARTS:
             raise InvalidImage(_TOO_MANY_PARTS)
         found[entry.tag] = max(entry.number, found.get(entry.tag, 0))
     # The picture, and one of its tiles: a tile is decoded whole, however little of it the picture shows.

@@ -4,8 +4,8 @@ import itertools
 import mmap
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 Data = bytes | mmap.mmap
 #: As many are looked at for the orientation: they are sorted by their tags, and it comes early.
@@ -25,15 +25,14 @@ class Tag(IntEnum):
     TILE_LENGTH = 323
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry of a directory."""
 
     tag: int
     #: The type of its values, as TIFF numbers them.
     kind: int
     #: How many values it claims to have.
-    count: int
+    values: int
     #: The value, if it is a single SHORT, LONG or LONG8; else 0.
     number: int
 

@@ -18,6 +18,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from app import imaging
 from app.errors import AppError, InvalidImage, OutOfMemory, UnsupportedImage
 from app.imaging.guard import pillow
+from app.imaging.outline import read_outline
 from tests import images
 from tests.images import (
     ASCII,
@@ -316,8 +317,27 @@ def test_what_is_common_and_short_is_probed_at_once() -> None:
 
 def test_nobody_waits_for_another_thread_to_be_done_with_pillow() -> None:
     with pillow(otherwise=InvalidImage, message="It is damaged."):
-        assert imaging.probe_at_once(jpeg(), max_pixels=LIMIT) is None
-    assert imaging.probe_at_once(jpeg(), max_pixels=LIMIT) is not None
+        assert imaging.probe_at_once(png(9, 9, b""), max_pixels=LIMIT) is None
+        assert imaging.probe_at_once(jpeg(), max_pixels=LIMIT) is not None, "of this one Pillow is not asked"
+    assert imaging.probe_at_once(png(9, 9, b""), max_pixels=LIMIT) is not None
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("option", ["quality", "progressive", "optimize"])
+def test_what_is_told_without_pillow_is_what_pillow_says(mode: str, option: str) -> None:
+    sound = encoded(noise(40, 24).convert(mode), "JPEG", **{option: 75})
+    assert read_outline("jpeg", sound).is_plain == (mode != "CMYK")
+
+    scan, chance, plain = sound.index(b"\xff\xda"), random.Random(1), 0
+    for _ in range(2000):
+        damaged = bytearray(sound)
+        for _ in range(chance.randint(1, 3)):
+            damaged[chance.randrange(2, scan + 14)] = chance.choice([0, 1, 3, 8, 0x10, 0x43, 0xC0, 0xDB, 0xFF])
+        found = imaging.probe_at_once(bytes(damaged), max_pixels=LIMIT)
+        if found is not None:
+            plain += read_outline("jpeg", bytes(damaged)).is_plain
+            assert found == imaging.probe(bytes(damaged), max_pixels=LIMIT), bytes(damaged[:scan]).hex()
+    assert plain > 100 or mode == "CMYK"
 
 
 def test_threads_leave_the_warnings_of_the_process_as_they_were(tmp_path: Path) -> None:
