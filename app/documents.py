@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from functools import cached_property
+from typing import Any, Literal
 
 from app.batch import Batch, BatchEntry
 from app.errors import AppError, ErrorDescription, InternalError, describe
@@ -27,30 +28,54 @@ from app.states import TERMINAL, State, Status, progress_in, status_of
 
 @dataclass(frozen=True)
 class Job:
-    """A record and the state that belongs to it, read in one round trip."""
+    """A record and the state that belongs to it, read in one round trip.
 
-    record: JobRecord
-    state: State
-    #: What the backend holds beside the state: progress, a result, or an exception.
-    value: dict[str, Any]
-    #: Jobs that start before it; None once started.
-    position: int | None
-    #: Until it ends, as things go; None where that is not known, and once it has ended.
-    eta_ms: float | None
+    They are made out when they are asked for: of a submission that is waited for, only the end is.
+    """
 
-    @classmethod
-    def join(cls, found: Found) -> Self:
-        """Join a record and Celery's meta document."""
-        record = JobRecord.from_fields(found.fields)
-        document: dict[str, Any] = json.loads(found.meta) if found.meta else {"status": State.PENDING, "result": None}
-        state = State(document["status"])
-        return cls(
-            record=record,
-            state=state,
-            value=document["result"] or {},
-            position=found.ahead,
-            eta_ms=_eta_ms(state, record, found),
-        )
+    found: Found
+
+    @property
+    def job_id(self) -> str:
+        """Its id."""
+        return self.found.fields["job_id"]
+
+    @property
+    def cached(self) -> bool:
+        """Whether an earlier job's result was taken for it."""
+        return "cached" in self.found.fields
+
+    @cached_property
+    def record(self) -> JobRecord:
+        """Its record."""
+        return JobRecord.from_fields(self.found.fields)
+
+    @cached_property
+    def _meta(self) -> tuple[State, dict[str, Any]]:
+        if not self.found.meta:
+            return State.PENDING, {}
+        document: dict[str, Any] = json.loads(self.found.meta)
+        return State(document["status"]), document["result"] or {}
+
+    @property
+    def state(self) -> State:
+        """As Celery's backend holds it."""
+        return self._meta[0]
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """What the backend holds beside the state: progress, a result, or an exception."""
+        return self._meta[1]
+
+    @property
+    def position(self) -> int | None:
+        """Jobs that start before it; None once started."""
+        return self.found.ahead
+
+    @property
+    def eta_ms(self) -> float | None:
+        """Until it ends, as things go; None where that is not known, and once it has ended."""
+        return _eta_ms(self.state, self.record, self.found)
 
     @property
     def ended(self) -> bool:
@@ -89,7 +114,7 @@ def _eta_ms(state: State, record: JobRecord, found: Found) -> float | None:
 
 def status_document(job: Job) -> StatusDocument:
     """Where a job is."""
-    record, error = job.record, job.error
+    record, error, eta_ms = job.record, job.error, job.eta_ms
     return StatusDocument(
         job_id=record.job_id,
         task=record.task,
@@ -97,7 +122,7 @@ def status_document(job: Job) -> StatusDocument:
         state=job.state,
         progress=job.progress,
         queue_position=job.position,
-        eta_s=None if job.eta_ms is None else round(job.eta_ms / 1000, 3),
+        eta_s=None if eta_ms is None else round(eta_ms / 1000, 3),
         coalesced_with=record.run_id,
         attempts=record.attempts,
         retry_at=_moment(record.retry_at),

@@ -169,7 +169,7 @@ class Jobs:
         """As `end`, for a job that was read while it was watched."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         while not job.ended and await watch.wait(timeout_s=deadline - asyncio.get_running_loop().time()):
-            job = await self._changed(job.record.job_id, watch)
+            job = await self._changed(job.job_id, watch)
         return job
 
     async def _changed(self, job_id: str, watch: Watch) -> Job:
@@ -206,7 +206,7 @@ def _sharing(work: Work, options: dict[str, Any], pictures: Mapping[str, Picture
 
 
 def _job(found: Reading) -> Job | JobNotFound | JobGone:
-    return Job.join(found) if isinstance(found, Found) else found
+    return Job(found) if isinstance(found, Found) else found
 
 
 def _job_or_raise(found: Reading) -> Job:

@@ -1,8 +1,8 @@
 """Idempotency keys of submissions: each request is carried out once, however often it is sent."""
 
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from types import TracebackType
 
 from redis.exceptions import RedisError
 from starlette.requests import Request
@@ -24,28 +24,36 @@ MAX_LENGTH = 255
 REPLAYED = {"Idempotency-Replayed": "true"}
 
 
-@contextlib.asynccontextmanager
-async def claimed(request: Request, service: Service) -> AsyncIterator[Claim | Answered | None]:
-    """Hold the request's key, if it has one; or what was answered under it before.
+class Claiming:
+    """Holds the request's key, if it has one; or what was answered under it before.
 
     A request that is refused gives the key up. Raises `BadRequest` for what cannot be a key, `IdempotencyInFlight`.
     """
-    names = request.headers.getlist(HEADER)
-    if not names:
-        yield None
-        return
-    if len(names) > 1 or not 0 < len(names[0]) <= MAX_LENGTH or not names[0].isascii():
-        raise BadRequest(f"The {HEADER} is not one of 1 to {MAX_LENGTH} ASCII characters. Send a UUID, for example.")
-    held = await idempotency.claim(service.redis, names[0])
-    try:
-        yield held
-    except BaseException:
-        if isinstance(held, Claim):
-            try:
-                await idempotency.give_up(service.redis, held)
-            except RedisError as error:  # it lapses by itself
-                logger.warning("an idempotency key could not be given up: %s", error)
-        raise
+
+    def __init__(self, request: Request, service: Service) -> None:
+        self._names = request.headers.getlist(HEADER)
+        self._service = service
+        self._held: Claim | Answered | None = None
+
+    async def __aenter__(self) -> Claim | Answered | None:
+        if not self._names:
+            return None
+        name, *others = self._names
+        if others or not 0 < len(name) <= MAX_LENGTH or not name.isascii():
+            message = f"The {HEADER} is not one of 1 to {MAX_LENGTH} ASCII characters. Send a UUID, for example."
+            raise BadRequest(message)
+        self._held = await idempotency.claim(self._service.redis, name)
+        return self._held
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None or not isinstance(self._held, Claim):
+            return
+        try:
+            await idempotency.give_up(self._service.redis, self._held)
+        except RedisError as failed:  # it lapses by itself
+            logger.warning("an idempotency key could not be given up: %s", failed)
 
 
 def fingerprint_of(work: Work, content: str | Sequence[str | None], *, settings: Settings) -> str:

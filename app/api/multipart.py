@@ -37,13 +37,13 @@ class Sink(Protocol):
         """There are no more."""
 
 
-async def read_form(content_type: str, chunks: AsyncIterator[bytes], new_file: Callable[[str | None], Sink]) -> Fields:
+async def read_form(
+    boundary: bytes | None, chunks: AsyncIterator[bytes], new_file: Callable[[str | None], Sink]
+) -> Fields:
     """Read a body to its end. `new_file` is told what the client calls each file; what it raises ends the reading.
 
-    Raises `BadRequest` for a body that is broken, holds no file, or holds too much beside them.
+    Raises `BadRequest` for a body that has no boundary, is broken, holds no file, or holds too much beside them.
     """
-    _, parameters = parse_options_header(content_type)
-    boundary = parameters.get(b"boundary")
     if not boundary:
         raise BadRequest(_HOW)
     first = await anext(chunks, b"")

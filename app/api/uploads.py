@@ -44,15 +44,17 @@ async def receive(request: Request, upload: IncomingUpload, *, storage: Storage,
     Raises `BadRequest` for another content type or a broken body, `FileTooLarge`, and `InvalidOption` for a name that
     is given twice in JSON.
     """
-    kind, header = content_type(request)
+    kind, parameters = content_type(request)
     if kind == "multipart/form-data":
-        return await _receive_form(request, header, upload, max_bytes=settings.max_file_size)
+        return await _receive_form(request, parameters.get(b"boundary"), upload, max_bytes=settings.max_file_size)
     if kind == "application/json":
         return await _receive_json(request, upload, storage, max_bytes=settings.max_file_size)
     raise BadRequest(_HOW)
 
 
-async def _receive_form(request: Request, header: str, upload: IncomingUpload, *, max_bytes: int) -> Received:
+async def _receive_form(
+    request: Request, boundary: bytes | None, upload: IncomingUpload, *, max_bytes: int
+) -> Received:
     received, files = Received(), 0
 
     def new_file(filename: str | None) -> Sink:
@@ -63,8 +65,8 @@ async def _receive_form(request: Request, header: str, upload: IncomingUpload, *
         received.filename = filename
         return upload
 
-    pieces = body.chunks(request, max_bytes=max_bytes + FORM_ALLOWANCE_BYTES)
-    received.options = {**await read_form(header, pieces, new_file)}
+    pieces = body.Chunks(request, max_bytes=max_bytes + FORM_ALLOWANCE_BYTES)
+    received.options = {**await read_form(boundary, pieces, new_file)}
     return received
 
 
@@ -72,7 +74,7 @@ async def _receive_json(request: Request, upload: IncomingUpload, storage: Stora
     # Base64 makes four characters of three bytes (RFC 4648).
     longest = -(-min(max_bytes, _MAX_JSON_IMAGE_BYTES) // 3) * 4 + FORM_ALLOWANCE_BYTES
     with storage.incoming(upload.job_id, max_bytes=longest) as spool:
-        async for piece in body.chunks(request, max_bytes=longest):
+        async for piece in body.Chunks(request, max_bytes=longest):
             spool.write(piece)
         spool.finish()
         submission = await to_thread.run_sync(json_body.read, spool.path, upload, limiter=_JSON_AT_ONCE)

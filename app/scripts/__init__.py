@@ -70,9 +70,16 @@ def call(client: Any, name: str, **given: Any) -> Any:
     What is None is not passed on.
     """
     said = json.dumps({name: value for name, value in given.items() if value is not None})
-    if isinstance(client, aioredis.Redis):
+    kind: Any = type(client)
+    if _is_asynchronous(kind):
         return _run(client, name, said)
     return _script(name)(args=[said], client=client)
+
+
+@cache
+def _is_asynchronous(kind: type) -> bool:
+    """To ask it of each client takes long: those of redis-py are protocols too."""
+    return issubclass(kind, aioredis.Redis)
 
 
 async def _run(client: aioredis.Redis, name: str, said: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from app.api.body import chunks
+from app.api.body import Chunks
 from app.api.multipart import read_form
 from app.errors import BadRequest
 
@@ -75,7 +75,7 @@ def read(*pieces: bytes, boundary: str = "b") -> object:
             yield piece
 
     try:
-        fields = asyncio.run(read_form(f"multipart/form-data; boundary={boundary}", cut(), new_file))
+        fields = asyncio.run(read_form(boundary.encode(), cut(), new_file))
     except BadRequest as error:
         return str(error)
     return fields, [vars(file) for file in files]
@@ -116,7 +116,7 @@ async def test_a_file_is_not_held_while_the_rest_of_the_body_comes(form: str) ->
         return {"type": "http.request", "body": Piece(FORMS[form]) if first else b"", "more_body": first}
 
     request = Request({"type": "http", "headers": []}, receive)
-    await read_form("multipart/form-data; boundary=b", chunks(request, max_bytes=1000), Told)
+    await read_form(b"b", Chunks(request, max_bytes=1000), Told)
 
     assert known == [0, 1]
 

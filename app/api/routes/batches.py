@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from app import errors
 from app.api import body, examples, openapi
 from app.api.body import content_type
-from app.api.claims import REPLAYED, claimed, fingerprint_of
+from app.api.claims import REPLAYED, Claiming, fingerprint_of
 from app.api.deps import Service, ServiceDep
 from app.api.multipart import read_form
 from app.api.submissions import (
@@ -106,7 +106,7 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
 async def _accept(request: Request, service: Service, task: Task[Any]) -> Batch | Answered:
     """Take all files in, refuse those that are not sound, submit the others together; or what was answered before."""
     settings, storage = service.settings, service.storage
-    async with claimed(request, service) as held:
+    async with Claiming(request, service) as held:
         if not isinstance(held, Answered):
             check_room(request, service, max_bytes=settings.max_batch_bytes)
         with contextlib.ExitStack() as stack:
@@ -131,7 +131,7 @@ async def _accept(request: Request, service: Service, task: Task[Any]) -> Batch 
                 jobs = await service.jobs.submit_batch(batch, work, pictures, claim=claim)
         except Claimed as elsewhere:
             return Answered.from_text(str(elsewhere)).check(asked)
-        discard(storage, [pictures[job.record.job_id] for job in jobs if job.record.cached])
+        discard(storage, [pictures[job.job_id] for job in jobs if job.cached])
         return batch
 
 
@@ -157,10 +157,11 @@ async def _receive(
         files.append(_File(stack.enter_context(upload), filename))
         return files[-1]
 
-    kind, header = content_type(request)
+    kind, parameters = content_type(request)
     if kind != "multipart/form-data":
         raise BadRequest("Send multipart/form-data with each picture as a part named 'file'.")
-    fields = await read_form(header, body.chunks(request, max_bytes=settings.max_batch_bytes), new_file)
+    pieces = body.Chunks(request, max_bytes=settings.max_batch_bytes)
+    fields = await read_form(parameters.get(b"boundary"), pieces, new_file)
     return files, fields
 
 

@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 from app import addresses, errors
 from app.api import examples, openapi
 from app.api.answers import DocumentResponse
-from app.api.claims import REPLAYED, claimed, fingerprint_of, first_answer, job_of, remember
+from app.api.claims import REPLAYED, Claiming, fingerprint_of, first_answer, job_of, remember
 from app.api.deps import Service, ServiceDep
 from app.api.submissions import (
     check_room,
@@ -75,7 +75,7 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
                 job, replayed, watch = accepted, {}, None if own and own.is_broken else own
             if wait_s and not job.ended:
                 job = await _end(service, job, watch, timeout_s=wait_s)
-        headers = {"Location": status_url(job.record.job_id), **replayed}
+        headers = {"Location": status_url(job.job_id), **replayed}
         if wait_s and job.state is State.SUCCESS:
             applied = {**headers, "Preference-Applied": f"wait={wait_s}"}
             return DocumentResponse(result_document(job, schema), headers=applied)
@@ -124,7 +124,7 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
 async def _accept(request: Request, service: Service, task: Task[Any], job_id: str) -> Job | Answered:
     """Take the picture in, refuse what is not sound, submit the rest; or what was answered to this request before."""
     settings, storage = service.settings, service.storage
-    async with claimed(request, service) as held:
+    async with Claiming(request, service) as held:
         if not isinstance(held, Answered):
             check_room(request, service, max_bytes=settings.max_file_size)
         with storage.incoming(job_id, max_bytes=settings.max_file_size, hold_bytes=AT_ONCE_BYTES) as upload:
@@ -142,7 +142,7 @@ async def _accept(request: Request, service: Service, task: Task[Any], job_id: s
                 job = await service.jobs.submit(work, picture, job_id=job_id, claim=claim)
         except Claimed as elsewhere:
             return Answered.from_text(str(elsewhere)).check(asked)
-        if job.record.cached:
+        if job.cached:
             discard(storage, [picture])
         if claim:
             await remember(service, claim, job)
@@ -176,12 +176,12 @@ async def _end(service: Service, job: Job, watch: Watch | None, *, timeout_s: fl
     """
     try:
         if watch is None:
-            return await service.jobs.end(job.record.job_id, timeout_s=timeout_s)
+            return await service.jobs.end(job.job_id, timeout_s=timeout_s)
         return await service.jobs.end_of(job, watch, timeout_s=timeout_s)
     except (RedisError, AppError) as error:
-        logger.warning("job %s could not be waited for: %s", job.record.job_id, error)
+        logger.warning("job %s could not be waited for: %s", job.job_id, error)
     except asyncio.CancelledError:  # the server stops, and lets nobody wait any longer
-        logger.info("job %s is no longer waited for", job.record.job_id)
+        logger.info("job %s is no longer waited for", job.job_id)
     return job
 
 
