@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from app.batch import Batch, BatchEntry
 from app.errors import AppError, ErrorDescription, InternalError, describe
@@ -28,12 +28,20 @@ from app.states import TERMINAL, State, Status, progress_in, status_of
 
 @dataclass(frozen=True)
 class Job:
-    """A record and the state that belongs to it, read in one round trip.
-
-    They are made out when they are asked for: of a submission that is waited for, only the end is.
-    """
+    """A record and the state that belongs to it, read in one round trip."""
 
     found: Found
+    state: State
+    #: What the backend holds beside the state: progress, a result, or an exception.
+    value: dict[str, Any]
+
+    @classmethod
+    def join(cls, found: Found) -> Self:
+        """Join a record and Celery's meta document."""
+        if not found.meta:
+            return cls(found, State.PENDING, {})
+        document: dict[str, Any] = json.loads(found.meta)
+        return cls(found, State(document["status"]), document["result"] or {})
 
     @property
     def job_id(self) -> str:
@@ -47,25 +55,8 @@ class Job:
 
     @cached_property
     def record(self) -> JobRecord:
-        """Its record."""
+        """Its record, which nobody asks for where a submission is waited for."""
         return JobRecord.from_fields(self.found.fields)
-
-    @cached_property
-    def _meta(self) -> tuple[State, dict[str, Any]]:
-        if not self.found.meta:
-            return State.PENDING, {}
-        document: dict[str, Any] = json.loads(self.found.meta)
-        return State(document["status"]), document["result"] or {}
-
-    @property
-    def state(self) -> State:
-        """As Celery's backend holds it."""
-        return self._meta[0]
-
-    @property
-    def value(self) -> dict[str, Any]:
-        """What the backend holds beside the state: progress, a result, or an exception."""
-        return self._meta[1]
 
     @property
     def position(self) -> int | None:

@@ -206,7 +206,7 @@ def _sharing(work: Work, options: dict[str, Any], pictures: Mapping[str, Picture
 
 
 def _job(found: Reading) -> Job | JobNotFound | JobGone:
-    return Job(found) if isinstance(found, Found) else found
+    return Job.join(found) if isinstance(found, Found) else found
 
 
 def _job_or_raise(found: Reading) -> Job:

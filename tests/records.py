@@ -69,7 +69,7 @@ def read_job(client: redis.Redis, job_id: str) -> Job:
     """A job as its client sees it."""
     found = reading(scripts.call(client, "read", ids=[job_id])[0])
     assert isinstance(found, Found), found
-    return Job(found)
+    return Job.join(found)
 
 
 def process_of(client: redis.Redis, job_id: str) -> str | None:

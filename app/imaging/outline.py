@@ -9,11 +9,12 @@ The walks trust nothing: every length is checked against the file, and the numbe
 of empty ones fit in a small file and cost Pillow seconds and hundreds of megabytes.
 """
 
+import itertools
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from app.errors import InvalidImage
 from app.imaging.tiff import Data, Tag, tiff_entries
@@ -285,11 +286,12 @@ def _avif_boxes(data: Data) -> Iterator[tuple[bytes, int, int]]:
         at = end
 
 
-def _counted(parts: Iterable[T], *, limit: int) -> Iterator[T]:
-    for number, part in enumerate(parts):
-        if number == limit:
-            raise InvalidImage(_TOO_MANY_PARTS)
-        yield part
+def _counted(parts: Iterator[T], *, limit: int) -> Iterator[T]:
+    return itertools.chain(itertools.islice(parts, limit), map(_refuse, parts))
+
+
+def _refuse(_part: object) -> NoReturn:
+    raise InvalidImage(_TOO_MANY_PARTS)
 
 
 _WALKS: dict[str, Callable[[Data, int], Outline]] = {

@@ -21,7 +21,7 @@ def job(state: State | None, result: Any = None, *, found: dict[str, Any] | None
     times = {"submitted_at": 1000, "updated_at": 1000, "expires_at": 9000}
     fields |= {name: str(value) for name, value in {**times, **changes}.items()}
     beside = {"ahead": None, "wait_ms": None, "duration_ms": None, "now_ms": 5000, **(found or {})}
-    return Job(Found(fields=fields, meta=meta, **beside))
+    return Job.join(Found(fields=fields, meta=meta, **beside))
 
 
 def test_a_waiting_job_knows_how_many_are_ahead_and_when_it_will_end() -> None:
