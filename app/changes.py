@@ -1,7 +1,8 @@
 """Wake-ups: one pub/sub connection for all the waiters of a process.
 
-The process hears of every change; a waiter says which job it cares for, and whether for its end alone, reads the job,
-then waits, so that no change can fall between. The word of an end brings along what there was to read then, unless that
+The process hears of the end of every job, and of the states that a job passes through while somebody here watches it as
+it goes on. A waiter says which job it cares for, and whether for its end alone, reads the job, then waits, so that no
+change can fall between. The word of an end brings along what there was to read then, unless that
 is long; it holds until the next word. Only the listener touches the connection. When that breaks, all look again once
 there is another; when there is none, or it falls silent, every waiter is told at once, since a wake-up may have been
 missed.
@@ -23,6 +24,7 @@ from redis.exceptions import RedisError
 
 from app import keys
 from app.line import Line, packed
+from app.passing import Passing
 from app.states import TERMINAL, State
 
 logger = logging.getLogger(__name__)
@@ -114,6 +116,8 @@ class Changes:
     def __init__(self, redis: aioredis.Redis) -> None:
         self._redis = redis
         self._watches: dict[str, set[Watch]] = {}
+        self._passing = Passing(self._say)
+        self._line: Line | None = None
         self._connected = asyncio.Event()
         self._released = False
         self._stopping = False
@@ -134,27 +138,30 @@ class Changes:
 
     async def watch(self, job_id: str, *, until_end: bool = False) -> Watch:
         """Be told of a job's changes from here on. Raises `redis.ConnectionError` when that cannot be promised."""
-        if not self._connected.is_set():
-            await self._until_connected()
-        channel = keys.change(job_id)
-        watch = Watch(until_end=until_end, forget=partial(self._forget, channel))
-        self._watches.setdefault(channel, set()).add(watch)
+        watch = Watch(until_end=until_end, forget=partial(self._forget, job_id))
+        if not until_end or not self._connected.is_set():
+            await self._until_heard(watch, None if until_end else keys.passing(job_id))
+        self._watches.setdefault(keys.change(job_id), set()).add(watch)
         if self._released:
             watch.release()
         return watch
 
-    async def _until_connected(self) -> None:
+    async def _until_heard(self, watch: Watch, passing: str | None) -> None:
         try:
             async with asyncio.timeout(_CONNECTED_WITHIN_S):
                 await self._connected.wait()
+                if passing is not None:
+                    await self._passing.join(passing, watch)
         except TimeoutError:
             raise RedisConnectionError("there is no connection for wake-ups") from None
 
-    def _forget(self, channel: str, watch: Watch) -> None:
+    def _forget(self, job_id: str, watch: Watch) -> None:
+        channel = keys.change(job_id)
         watches = self._watches[channel]
         watches.discard(watch)
         if not watches:
             del self._watches[channel]
+        self._passing.leave(keys.passing(job_id), watch)
 
     def release(self) -> None:
         """Let nobody wait any longer, neither those who wait now nor those who come."""
@@ -187,7 +194,10 @@ class Changes:
         lost = asyncio.Event()
         line = await Line.open(self._redis, hear=self._hear, lose=lost.set, timeout_s=_SILENCE_S)
         try:
-            line.send(packed("PSUBSCRIBE", keys.change("*")))
+            self._line = line
+            self._passing.resume()
+            # Last: the answer to this says that all is heard.
+            self._say("PSUBSCRIBE", keys.change("*"))
             silent_reads = 0
             while not self._stopping:
                 self._heard = False
@@ -201,7 +211,12 @@ class Changes:
                 if silent_reads:
                     line.send(_PING)
         finally:
+            self._line = None
             line.close()
+
+    def _say(self, *command: str) -> None:
+        if self._line is not None:
+            self._line.send(packed(*command))
 
     def _hear(self, said: Any) -> None:
         # Whatever it is: a Redis that cannot save refuses even a ping, but it lives.
@@ -212,6 +227,10 @@ class Changes:
                     word, _, told = said_of_it.partition(" ")
                     for watch in watches:
                         watch.hear(word, told)
+            case ["message", channel, word]:
+                self._passing.hear(channel, word)
+            case ["subscribe", channel, _]:
+                self._passing.heard(channel)
             case ["psubscribe", *_]:
                 # Not the first one: a word may have been missed, so all look again.
                 self._wake_all()

@@ -8,7 +8,8 @@ r"""Every Redis key, and how long it lives.
 | `followers:{id}` | set: jobs that share the run of another | until the run ends |
 | `same:{digest}` | the run that answers this picture, task, options and model | as long as the run, then its result |
 | `idempotency:{digest}` | who answers a request; then the answer, JSON | `CLAIM_TTL_S`; then as an open job |
-| `change:{id}` | pub/sub: a word at every state write and at the erasure; at the end, also what is read | not stored |
+| `change:{id}` | pub/sub: a word when it ends, is queued again or erased; at the end, also what is read | not stored |
+| `passing:{id}` | pub/sub: a word at every other state write | not stored |
 | `{queue}`, `{queue}\x06\x165` | the lanes of a queue: messages, as kombu lays them out | until taken |
 | `waiting:{queue}:{priority}` | sorted set: runs on the lane, by number | a run leaves when it starts or ends |
 | `lanes` | per lane, its last number, the last one started, and its pace | for ever, a few fields a lane |
@@ -81,8 +82,13 @@ def idempotency(digest: str) -> str:
 
 
 def change(job_id: str) -> str:
-    """The channel on which every state write is announced."""
+    """The channel on which it is announced what becomes of a job, but for the states that it passes through."""
     return f"change:{job_id}"
+
+
+def passing(job_id: str) -> str:
+    """The channel on which those states are announced, for who watches a job as it goes on."""
+    return f"passing:{job_id}"
 
 
 def worker(name: str) -> str:

@@ -26,6 +26,7 @@ _KEYS = {
     "followers": keys.followers(""),
     "same": keys.same(""),
     "change": keys.change(""),
+    "passing": keys.passing(""),
     "waiting": keys.WAITING,
     "listed": keys.LISTED,
     "dead": keys.DEAD,

@@ -87,7 +87,7 @@ local function go_on()
     ids = subscribers(id)
     run.updated_at = now
   end
-  for _, one in ipairs(ids) do announce(one, state) end
+  for _, one in ipairs(ids) do redis.call('PUBLISH', key.passing .. one, state) end
   return started or {}
 end
 

@@ -194,6 +194,31 @@ async def test_a_wait_ends_with_the_next_change(
     assert (await waiting).json()["state"] == "STARTED"
 
 
+async def test_passing_states_are_told_to_nobody_who_waits_for_the_end_alone(
+    application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend, client: redis.Redis
+) -> None:
+    job_id = await submit(http)
+    passing = keys.passing(job_id)
+    for_the_end = asyncio.create_task(http.get(f"/result/{job_id}?wait=30"))
+    await waited_for(application, job_id)
+    assert client.pubsub_numsub(passing) == [(passing, 0)]
+
+    for_a_change = asyncio.create_task(http.get(f"/status/{job_id}?wait=30"))
+    async with asyncio.timeout(10):
+        while client.pubsub_numsub(passing) != [(passing, 1)]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    # A word that comes as soon as the channel is heard is before the job is read, or ends the wait.
+    backend.start(job_id, {"progress": 5}, request=request_of(job_id))
+    backend.write(job_id, {"progress": 40}, State.INFERENCE, request=request_of(job_id))
+    async with asyncio.timeout(10):
+        assert (await for_a_change).json()["state"] == "INFERENCE"
+        while client.pubsub_numsub(passing) != [(passing, 0)]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    backend.store_result(job_id, RESULT, "SUCCESS", request=request_of(job_id))
+    assert (await for_the_end).status_code == 200
+
+
 async def test_a_wait_for_the_result_outlasts_other_changes(
     application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend
 ) -> None:

@@ -57,7 +57,7 @@ def test_what_the_scripts_say_of_a_job_is_understood() -> None:
 
 
 def test_no_two_keys_of_a_job_are_the_same() -> None:
-    makes = (keys.job, keys.meta, keys.change, keys.worker, keys.followers, keys.same, keys.batch)
+    makes = (keys.job, keys.meta, keys.change, keys.passing, keys.worker, keys.followers, keys.same, keys.batch)
     names = [make("x") for make in (*makes, keys.idempotency, keys.served)]
 
     assert len(set(names)) == len(names)

@@ -267,16 +267,18 @@ def test_a_worker_is_told_what_became_of_its_runs(
 
 def test_every_write_is_announced(backend: FencedBackend, client: redis.Redis, job: NewJob) -> None:
     with client.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]
-        pubsub.subscribe(keys.change(job.job_id))
-        pubsub.get_message(timeout=5)
+        pubsub.subscribe(keys.change(job.job_id), keys.passing(job.job_id))
+        for _ in range(2):
+            pubsub.get_message(timeout=5)
 
         start(backend, job)
         store(backend, job, State.SUCCESS, RESULT)
 
-        begun, ended = (pubsub.get_message(timeout=5)["data"] for _ in range(2))
+        begun, ended = (pubsub.get_message(timeout=5) for _ in range(2))
 
-    word, _, told = ended.partition(" ")
-    assert (begun, word) == ("STARTED", "SUCCESS")
+    assert (begun["channel"], begun["data"]) == (keys.passing(job.job_id), "STARTED")
+    word, _, told = ended["data"].partition(" ")
+    assert (ended["channel"], word) == (keys.change(job.job_id), "SUCCESS")
     (read,) = scripts.call(client, "read", ids=[job.job_id])
     kind, fields, stored, *_ = json.loads(told)
     assert (kind, stored) == (read[0], read[2]), "the end brings along what there is to read"

@@ -1,0 +1,73 @@
+"""Channels of passing states: which of them somebody here listens to, and so Redis is asked for.
+
+Each is subscribed to when the first listener comes, who may rely on it once Redis has said that it is heard, and left
+with the last one. One that is not heard yet is left only when Redis has said so, so that no later listener takes this
+for the answer to its own subscription.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class Listener(Protocol):
+    """Somebody who watches a job as it goes on."""
+
+    def hear(self, word: str, told: str) -> None:
+        """Take a word of it."""
+
+
+@dataclass(eq=False)
+class _Channel:
+    is_heard: asyncio.Event = field(default_factory=asyncio.Event)
+    listeners: set[Listener] = field(default_factory=set)
+
+
+class Passing:
+    """The channels. `say` says a command, a word each, to a connection; it is forgotten where there is none."""
+
+    def __init__(self, say: Callable[..., None]) -> None:
+        self._say = say
+        self._channels: dict[str, _Channel] = {}
+
+    async def join(self, name: str, listener: Listener) -> None:
+        """Listen, and wait until all that is said from here on will be heard."""
+        if name not in self._channels:
+            self._channels[name] = _Channel()
+            self._say("SUBSCRIBE", name)
+        channel = self._channels[name]
+        channel.listeners.add(listener)
+        try:
+            await channel.is_heard.wait()
+        except BaseException:
+            self.leave(name, listener)
+            raise
+
+    def leave(self, name: str, listener: Listener) -> None:
+        """Listen no longer."""
+        if channel := self._channels.get(name):
+            channel.listeners.discard(listener)
+            self._leave_if_alone(name, channel)
+
+    def resume(self) -> None:
+        """Listen over a new connection."""
+        if self._channels:
+            self._say("SUBSCRIBE", *self._channels)
+
+    def heard(self, name: str) -> None:
+        """Redis says that a channel is heard."""
+        if channel := self._channels.get(name):
+            channel.is_heard.set()
+            self._leave_if_alone(name, channel)
+
+    def hear(self, name: str, word: str) -> None:
+        """A word came over a channel."""
+        listeners: Iterable[Listener] = self._channels[name].listeners if name in self._channels else ()
+        for listener in listeners:
+            listener.hear(word, "")
+
+    def _leave_if_alone(self, name: str, channel: _Channel) -> None:
+        if channel.is_heard.is_set() and not channel.listeners:
+            del self._channels[name]
+            self._say("UNSUBSCRIBE", name)
