@@ -4,7 +4,6 @@ The messages are built by Celery and encoded by kombu, so that they are theirs t
 list is ours. Nothing here imports a model runtime: the API and the dashboard use this module too.
 """
 
-import json
 import uuid
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,7 +15,7 @@ from celery.utils.saferepr import saferepr
 from kombu import Connection, Queue
 from kombu.serialization import dumps as serialize
 
-from app import tasks
+from app import quick_json, tasks
 from app.config import Settings
 from app.priority import Priority
 from app.registry import NewJob
@@ -150,8 +149,8 @@ class Messages:
             "delivery_tag": str(uuid.uuid4()),
         }
         _, _, embedded = pattern["body"]
-        body = json.dumps([args, kwargs, embedded])
-        return json.dumps({**pattern, "body": body, "headers": headers, "properties": properties})
+        body = quick_json.dumps([args, kwargs, embedded])
+        return quick_json.dumps({**pattern, "body": body, "headers": headers, "properties": properties})
 
     def _pattern(self, task: str) -> dict[str, Any]:
         """A message of a task, its body not encoded. Source of the envelope: kombu's virtual transport."""

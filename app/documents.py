@@ -1,6 +1,5 @@
 """What Redis holds of a job, joined and made into the documents that clients read."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal, Self
 
+from app import quick_json
 from app.batch import Batch, BatchEntry
 from app.errors import AppError, ErrorDescription, InternalError, describe
 from app.registry import Found, JobRecord, Leaving
@@ -40,7 +40,7 @@ class Job:
         """Join a record and Celery's meta document."""
         if not found.meta:
             return cls(found, State.PENDING, {})
-        document: dict[str, Any] = json.loads(found.meta)
+        document: dict[str, Any] = quick_json.loads(found.meta)
         return cls(found, State(document["status"]), document["result"] or {})
 
     @property

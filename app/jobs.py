@@ -1,7 +1,6 @@
 """The paths of jobs, as the API walks them: submit, alone or in a batch, read, list, cancel, retry, erase."""
 
 import asyncio
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 
 import redis.asyncio as aioredis
 
-from app import keys, queues, registry
+from app import keys, queues, quick_json, registry
 from app.batch import Batch
 from app.broker import Messages
 from app.changes import Changes, Watch
@@ -176,7 +175,7 @@ class Jobs:
         """A job as it was at the change that was heard of, or as it is now where that was not told."""
         if watch.told is None:
             return await self.get(job_id)
-        return _job_or_raise(reading(json.loads(watch.told)))
+        return _job_or_raise(reading(quick_json.loads(watch.told)))
 
 
 def _new_job(work: Work, options: dict[str, Any], picture: Picture, *, job_id: str) -> NewJob:

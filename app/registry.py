@@ -4,7 +4,6 @@ The record says that a job exists and holds what does not change with its state;
 alone. The scripts keep the two in step.
 """
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -14,7 +13,7 @@ from typing import Any, Self
 import redis
 import redis.asyncio as aioredis
 
-from app import keys, scripts
+from app import keys, quick_json, scripts
 from app.config import Settings
 from app.errors import JobGone, JobNotFound
 
@@ -81,7 +80,7 @@ class NewJob:
     def to_fields(self) -> Fields:
         """The hash as Redis holds it: text, JSON where there is structure, nothing for None."""
         texts = {name: getattr(self, name) for name in _NEW_JOB}
-        texts["options"] = json.dumps(self.options)
+        texts["options"] = quick_json.dumps(self.options)
         texts["image"] = None
         if self.image is not None:
             texts |= self.image.to_fields()
@@ -131,7 +130,7 @@ class JobRecord(NewJob):
             filename=texts.get("filename"),
             url=texts.get("url"),
             # An erased job has none left.
-            options=json.loads(texts.get("options", "{}")),
+            options=quick_json.loads(texts.get("options", "{}")),
             image=ImageFacts.from_fields(texts) if "image" in texts else None,
             run_id=texts.get("run_id"),
             cached="cached" in texts,

@@ -6,7 +6,6 @@ alone would need to know them. Commands are those of Redis 6.2. A Redis that ref
 write, so none is cut off in the middle.
 """
 
-import json
 import re
 from functools import cache
 from importlib.resources import files
@@ -16,7 +15,7 @@ import redis.asyncio as aioredis
 from redis.commands.core import Script
 from redis.exceptions import NoScriptError
 
-from app import keys
+from app import keys, quick_json
 from app.priority import Priority
 
 #: How the scripts name keys, as `key.job`; they add what follows.
@@ -70,7 +69,7 @@ def call(client: Any, name: str, **given: Any) -> Any:
 
     What is None is not passed on.
     """
-    said = json.dumps({name: value for name, value in given.items() if value is not None})
+    said = quick_json.dumps({name: value for name, value in given.items() if value is not None})
     kind: Any = type(client)
     if _is_asynchronous(kind):
         return _run(client, name, said)
