@@ -72,7 +72,10 @@ class Claim:
 
 def fingerprint(*parts: object) -> str:
     """32 hex digits that stand for a request: what is equal in all these parts, as JSON, is the same request."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(_IN_ORDER.encode(parts).encode()).hexdigest()[:32]
+
+
+_IN_ORDER = json.JSONEncoder(sort_keys=True)
 
 
 async def claim(client: aioredis.Redis, name: str) -> Claim | Answered:

@@ -73,6 +73,8 @@ class Storage:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
+        #: The same as text, for calls of the system.
+        self.root_name = str(self.root)
         self.uploads = self.root / _UPLOADS
         self.incoming_folder = self.uploads / _INCOMING
         self.artifacts = self.root / "artifacts"
@@ -84,7 +86,7 @@ class Storage:
 
     def check_room(self, more_bytes: int, *, leave_bytes: int) -> None:
         """Raises `DiskFull` unless so much more fits on the disk, and leaves so much free."""
-        if shutil.disk_usage(self.root).free - more_bytes < leave_bytes:
+        if shutil.disk_usage(self.root_name).free - more_bytes < leave_bytes:
             raise DiskFull(DiskFull.SENTENCE)
 
     def incoming(self, job_id: str, *, max_bytes: int, hold_bytes: int = 0) -> "IncomingUpload":
@@ -255,7 +257,7 @@ class IncomingUpload:
     def keep(self, extension: str) -> str:
         """Put the file in its place, where nobody looks for it yet. Returns its path relative to the root."""
         relative = self._storage.upload(self.job_id, extension)
-        kept = f"{self._storage.root}/{relative}"
+        kept = f"{self._storage.root_name}/{relative}"
         with _TOLD_WHEN_FULL:
             try:
                 self._put(kept)

@@ -46,7 +46,7 @@ class HotRoutes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the lifespan."""
         request = Request(scope, receive) if scope["type"] == "http" else None
-        answering = self._answering(request) if request else None
+        answering = self._answering(request) if request is not None else None
         if request is None or answering is None:
             await self._rest(scope, receive, send)
             return

@@ -1,9 +1,9 @@
 """What submissions of one picture and of many have in common: what is asked for, and what becomes of a file."""
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache, partial
+from types import TracebackType
 from typing import Any
 
 from pydantic import ValidationError
@@ -37,14 +37,17 @@ def check_room(request: Request, service: Service, *, max_bytes: int) -> None:
 def work_asked(options: dict[str, Any], task: Task[Any], settings: Settings) -> Work:
     """What the options ask for. Raises `InvalidOption`."""
     fields = {name: _single(task, name, value) for name, value in options.items()}
-    models = [public_name(model) for model in task.models(settings)]
-    model = one_of(models, fields.pop("model"), option="model") if "model" in fields else None
+    model = _model_asked(fields.pop("model"), task, settings) if "model" in fields else None
     priority = _PRIORITIES[one_of(_PRIORITIES, fields.pop("priority", "normal"), option="priority")]
     try:
         validated = task.options.model_validate(fields, context=settings)
     except ValidationError as invalid:
         raise InvalidOption(describe_validation(invalid.errors())) from None
     return Work(task=task, model=model, options=validated, priority=priority)
+
+
+def _model_asked(name: object, task: Task[Any], settings: Settings) -> str:
+    return one_of([public_name(model) for model in task.models(settings)], name, option="model")
 
 
 async def offered(work: Work, service: Service, *, fresh: bool) -> Work:
@@ -60,17 +63,24 @@ async def offered(work: Work, service: Service, *, fresh: bool) -> Work:
     return replace(work, model_is=f"{name}@{served.revision}" if shared else None)
 
 
-@contextlib.contextmanager
-def kept_if_accepted(storage: Storage, pictures: Iterable[Picture]) -> Iterator[None]:
-    """Remove pictures whose jobs are refused.
+class KeptIfAccepted:
+    """Removes pictures whose jobs are refused.
 
     After any other error the jobs may be there, and need them; if not, the sweeper takes them.
     """
-    try:
-        yield
-    except (AppError, Claimed, ResponseError):
-        discard(storage, pictures)
-        raise
+
+    def __init__(self, storage: Storage, pictures: Iterable[Picture]) -> None:
+        self._storage = storage
+        self._pictures = pictures
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, AppError | Claimed | ResponseError):
+            discard(self._storage, self._pictures)
 
 
 def discard(storage: Storage, pictures: Iterable[Picture]) -> None:

@@ -17,9 +17,9 @@ from app.api.claims import REPLAYED, Claiming, fingerprint_of
 from app.api.deps import Service, ServiceDep
 from app.api.multipart import read_form
 from app.api.submissions import (
+    KeptIfAccepted,
     check_room,
     discard,
-    kept_if_accepted,
     offered,
     probe_and_keep,
     wants_fresh,
@@ -127,7 +127,7 @@ async def _accept(request: Request, service: Service, task: Task[Any]) -> Batch 
         claim = held and held.completed(Answered(asked, batch_id=batch.batch_id))
         pictures = {file.upload.job_id: file.picture for file in files if file.picture is not None}
         try:
-            with kept_if_accepted(storage, pictures.values()):
+            with KeptIfAccepted(storage, pictures.values()):
                 jobs = await service.jobs.submit_batch(batch, work, pictures, claim=claim)
         except Claimed as elsewhere:
             return Answered.from_text(str(elsewhere)).check(asked)

@@ -19,10 +19,10 @@ from app.api.answers import DocumentResponse
 from app.api.claims import REPLAYED, Claiming, fingerprint_of, first_answer, job_of, remember
 from app.api.deps import Service, ServiceDep
 from app.api.submissions import (
+    KeptIfAccepted,
     check_room,
     discard,
     kept_at_once,
-    kept_if_accepted,
     offered,
     probe_and_keep,
     wants_fresh,
@@ -138,7 +138,7 @@ async def _accept(request: Request, service: Service, task: Task[Any], job_id: s
             picture = await _keep(received, upload, service)
         claim = held and held.completed(Answered(asked, job_id=job_id))
         try:
-            with kept_if_accepted(storage, [picture]):
+            with KeptIfAccepted(storage, [picture]):
                 job = await service.jobs.submit(work, picture, job_id=job_id, claim=claim)
         except Claimed as elsewhere:
             return Answered.from_text(str(elsewhere)).check(asked)
