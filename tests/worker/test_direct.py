@@ -104,8 +104,9 @@ def test_a_redis_that_refuses_to_write_is_known_by_its_error(
         with pytest.raises(OutOfMemoryError):
             direct.call(
                 "submit",
+                MESSAGE,
                 task=job.task,
-                jobs=[{"fields": job.to_fields(), "message": MESSAGE}],
+                jobs=[{"fields": job.to_fields()}],
                 max_depth=1,
                 lives=lives_ms(settings),
             )
