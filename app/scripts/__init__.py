@@ -1,10 +1,10 @@
 """The Lua scripts: every change of a job's life is one of them, and so happens as a whole or not at all.
 
-A script is given one JSON object, and after it texts that are too long to be one within another. It reads the clock of
-Redis, so that all machines agree on the time. Keys are not
-declared: the jobs that share a run are only known to Redis, and kombu cannot work with a Redis Cluster anyway, which
-alone would need to know them. Commands are those of Redis 6.2. A Redis that refuses to write refuses a script's first
-write, so none is cut off in the middle.
+A script is given one JSON object, and after it the long texts, which within it would be written and read as texts once
+more. It reads the clock of Redis, so that all machines agree on the time. Keys are not declared: the jobs that share a
+run are only known to Redis, and kombu cannot work with a Redis Cluster anyway, which alone would need to know them.
+Commands are those of Redis 6.2. A Redis that refuses to write refuses a script's first write, so none is cut off in the
+middle.
 """
 
 import json
@@ -68,7 +68,7 @@ def _read(name: str) -> str:
 def call(client: Any, name: str, *texts: str, **given: Any) -> Any:
     """Run a script by a client or a pipeline of redis-py; to be awaited where that is asynchronous.
 
-    What is None is not passed on.
+    What is None is not passed on. The `texts` are `ARGV[2]` and those after it.
     """
     said = json.dumps({name: value for name, value in given.items() if value is not None})
     if isinstance(client, aioredis.Redis):

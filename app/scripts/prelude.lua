@@ -10,8 +10,8 @@
 local given = cjson.decode(ARGV[1])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
--- How long an open job (and how long it has to, from a start on), a result and a tombstone live, in ms; for scripts that
--- are told.
+-- How long an open job (and what it needs of that from a start on), a result and a tombstone live, in ms; for scripts
+-- that are told.
 local lives = given.lives
 
 local function announce(id, word)
@@ -36,13 +36,9 @@ local function record(id)
   return known
 end
 
--- A field as it is written. Redis would write a number as one that may have a fraction, which takes long. Most are
--- moments that are written several times.
-local texts = {}
+-- A field as it is written. Redis would write a number as one that may have a fraction, which takes long.
 local function text(value)
-  if type(value) ~= 'number' then return value end
-  texts[value] = texts[value] or string.format('%d', value)
-  return texts[value]
+  return type(value) == 'number' and string.format('%d', value) or value
 end
 
 -- Keeps a record and the files it names, whoever needs them.
@@ -261,7 +257,8 @@ local function is_the_answer(run)
   return digest and redis.call('GET', key.same .. digest) == run
 end
 
--- Keeps a run and its jobs, and what else is there for them. Returns the jobs.
+-- Keeps a run and its jobs, and what else is there for them. Returns the jobs. A run of no others that is kept so long
+-- already is spared.
 local function run_until(run, moment)
   local ids, is_followed = subscribers(run)
   if ids[1] == run and not is_followed and tonumber(record(run).expires_at) == moment then return ids end

@@ -49,7 +49,7 @@ local function keep_pace()
   redis.call('HSET', key.lanes, unpack(fields))
 end
 
--- Until when a run is kept that starts. One of no others, that has not waited long, is kept so long already.
+-- Until when a run is kept that starts: one that has waited only a little is kept as long as it needs already.
 local function started_until()
   local kept = tonumber(run.expires_at)
   return not run.left and kept >= now + lives.needed and kept or now + lives.open
