@@ -156,9 +156,9 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
         call = self._direct.call if state is State.STARTED or state in TERMINAL else self._call
         outcome, *flat = call(
             "write",
+            self._encoded(job_id, result, state, request, traceback),
             run=job_id,
             state=state,
-            value=self._encoded(job_id, result, state, request, traceback),
             token=getattr(request, "run_token", None) or "",
             retry_at=retry_at_ms,
             told=told,
@@ -168,8 +168,8 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
         texts = [text.decode() for text in flat[0]] if flat else []
         return Write(outcome.decode()), dict(zip(texts[::2], texts[1::2], strict=True))
 
-    def _call(self, name: str, **given: Any) -> Any:
-        return scripts.call(self.client, name, **given)
+    def _call(self, name: str, *texts: str, **given: Any) -> Any:
+        return scripts.call(self.client, name, *texts, **given)
 
     def failure(self, job_id: str, error: AppError) -> str:
         """A failure as it is stored, for a script that ends a run by itself."""

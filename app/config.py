@@ -15,6 +15,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+#: What open jobs are kept longer than they need.
+_SPARE_S = 60
+
 
 @cache
 def public_name(source: str) -> str:
@@ -156,9 +159,14 @@ class Settings(BaseSettings):
         return self.task_time_limit - 10
 
     @property
-    def open_ttl(self) -> int:
-        """How long a job that has not ended is kept from its last start: its wait, its work and a result's life."""
+    def needed_ttl(self) -> int:
+        """What a job that has not ended is kept at least from its last start: a wait, its work and a result's life."""
         return self.queue_ttl + self.task_time_limit + self.result_ttl
+
+    @property
+    def open_ttl(self) -> int:
+        """What it is kept from its submission: longer than it needs, so that a start that comes soon moves nothing."""
+        return self.needed_ttl + _SPARE_S
 
     @property
     def batch_ttl(self) -> int:

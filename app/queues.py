@@ -58,8 +58,9 @@ async def enqueue(
     outcome, *said = await scripts.call(
         client,
         "submit",
+        *(messages.encode(job) for job in submission.jobs),
         task=submission.task,
-        jobs=[_job(job, messages.encode(job), submission.sharing.get(job.job_id)) for job in submission.jobs],
+        jobs=[_job(job, submission.sharing.get(job.job_id)) for job in submission.jobs],
         max_depth=settings.max_queue_depth,
         lives=lives_ms(settings),
         batch=batch and {"key": keys.batch(batch.batch_id), "text": batch.to_text(), "ttl": settings.batch_ttl * 1000},
@@ -72,8 +73,8 @@ async def enqueue(
     return [reading(job) for job in said]
 
 
-def _job(job: NewJob, message: str, sharing: Sharing | None) -> dict[str, Any]:
-    return {"fields": job.to_fields(), "message": message, **(vars(sharing) if sharing else {})}
+def _job(job: NewJob, sharing: Sharing | None) -> dict[str, Any]:
+    return {"fields": job.to_fields(), **(vars(sharing) if sharing else {})}
 
 
 async def redrive(client: aioredis.Redis, record: JobRecord, messages: Messages, settings: Settings) -> Reading:

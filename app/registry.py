@@ -33,7 +33,12 @@ def read_clock_ms(client: redis.Redis) -> int:
 
 def lives_ms(settings: Settings) -> dict[str, int]:
     """How long jobs are kept while they are open, once they have ended, and as tombstones; as the scripts are told."""
-    lives = {"open": settings.open_ttl, "result": settings.result_ttl, "tombstone": settings.tombstone_ttl}
+    lives = {
+        "open": settings.open_ttl,
+        "needed": settings.needed_ttl,
+        "result": settings.result_ttl,
+        "tombstone": settings.tombstone_ttl,
+    }
     return {name: seconds * 1000 for name, seconds in lives.items()}
 
 
@@ -108,7 +113,7 @@ class JobRecord(NewJob):
     started_at: int | None = None
     finished_at: int | None = None
     retry_at: int | None = None
-    #: Since when its run waits on its lane; None while it does not.
+    #: Since when its run waits on its lane, or waited there the last time.
     waiting_since: int | None = None
     #: The job whose run this one shares; None for a run of its own.
     run_id: str | None = None

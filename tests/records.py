@@ -45,8 +45,9 @@ def accept(
     said = scripts.call(
         client,
         "submit",
+        message,
         task=job.task,
-        jobs=[{"fields": job.to_fields(), "message": message, **sharing}],
+        jobs=[{"fields": job.to_fields(), **sharing}],
         max_depth=settings.max_queue_depth,
         lives=lives_ms(settings),
     )

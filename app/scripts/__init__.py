@@ -1,9 +1,10 @@
 """The Lua scripts: every change of a job's life is one of them, and so happens as a whole or not at all.
 
-A script is given one JSON object and reads the clock of Redis, so that all machines agree on the time. Keys are not
-declared: the jobs that share a run are only known to Redis, and kombu cannot work with a Redis Cluster anyway, which
-alone would need to know them. Commands are those of Redis 6.2. A Redis that refuses to write refuses a script's first
-write, so none is cut off in the middle.
+A script is given one JSON object, and after it the long texts, which within it would be written and read as texts once
+more. It reads the clock of Redis, so that all machines agree on the time. Keys are not declared: the jobs that share a
+run are only known to Redis, and kombu cannot work with a Redis Cluster anyway, which alone would need to know them.
+Commands are those of Redis 6.2. A Redis that refuses to write refuses a script's first write, so none is cut off in the
+middle.
 """
 
 import re
@@ -64,16 +65,16 @@ def _read(name: str) -> str:
     return _COMMENT.sub("", (files(__name__) / f"{name}.lua").read_text())
 
 
-def call(client: Any, name: str, **given: Any) -> Any:
+def call(client: Any, name: str, *texts: str, **given: Any) -> Any:
     """Run a script by a client or a pipeline of redis-py; to be awaited where that is asynchronous.
 
-    What is None is not passed on.
+    What is None is not passed on. The `texts` are `ARGV[2]` and those after it.
     """
     said = quick_json.dumps({name: value for name, value in given.items() if value is not None})
     kind: Any = type(client)
     if _is_asynchronous(kind):
-        return _run(client, name, said)
-    return _script(name)(args=[said], client=client)
+        return _run(client, name, said, *texts)
+    return _script(name)(args=[said, *texts], client=client)
 
 
 @cache
@@ -82,14 +83,14 @@ def _is_asynchronous(kind: type) -> bool:
     return issubclass(kind, aioredis.Redis)
 
 
-async def _run(client: aioredis.Redis, name: str, said: str) -> Any:
+async def _run(client: aioredis.Redis, name: str, *said: str) -> Any:
     """Shorter than redis-py's own way, which is gone for every job."""
     digest = _script(name).sha
     try:
-        return await client.execute_command("EVALSHA", digest, 0, said)  # type: ignore[no-untyped-call]
+        return await client.execute_command("EVALSHA", digest, 0, *said)  # type: ignore[no-untyped-call]
     except NoScriptError:
         await client.script_load(source(name))
-        return await client.execute_command("EVALSHA", digest, 0, said)  # type: ignore[no-untyped-call]
+        return await client.execute_command("EVALSHA", digest, 0, *said)  # type: ignore[no-untyped-call]
 
 
 def digest(name: str) -> str:

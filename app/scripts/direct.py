@@ -7,6 +7,7 @@ answers, is left to redis-py, with its patience: it runs the script again, as it
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -31,13 +32,13 @@ class ShortWay:
         #: Those that nobody uses; mostly one.
         self._lines: list[_Kept] = []
 
-    def call(self, name: str, **given: Any) -> Any:
+    def call(self, name: str, *texts: str, **given: Any) -> Any:
         """As `scripts.call`."""
         try:
             line = self._take()
-            answer = line.ask(_command(name, given))
+            answer = line.ask(_command(name, given, texts))
         except (RedisError, OSError, hiredis.HiredisError):
-            return scripts.call(self._client, name, **given)
+            return scripts.call(self._client, name, *texts, **given)
         # Only now, so that one on which an answer may still come is not used again.
         self._lines.append(line)
         return answer
@@ -82,13 +83,14 @@ class _Kept:
         return said
 
 
-def _command(name: str, given: dict[str, Any]) -> bytes:
+def _command(name: str, given: dict[str, Any], texts: Sequence[str]) -> bytes:
     """Source: the Redis serialization protocol, an array of bulk strings."""
-    text = to_json({name: value for name, value in given.items() if value is not None})
-    return b"%b%d\r\n%b\r\n" % (_beginning(name), len(text), text)
+    first = to_json({name: value for name, value in given.items() if value is not None})
+    said = (first, *(text.encode() for text in texts))
+    return _beginning(name, len(said)) + b"".join([b"$%d\r\n%b\r\n" % (len(one), one) for one in said])
 
 
 @cache
-def _beginning(name: str) -> bytes:
-    """`EVALSHA`, the script, no keys, and one argument."""
-    return b"*4\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n0\r\n$" % scripts.digest(name).encode()
+def _beginning(name: str, arguments: int) -> bytes:
+    """`EVALSHA`, the script, and no keys."""
+    return b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n0\r\n" % (3 + arguments, scripts.digest(name).encode())

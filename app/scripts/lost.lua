@@ -6,7 +6,7 @@
 
 for _, lane in ipairs(given.lanes) do
   local waiting = waiting_key(lane.task, lane.priority)
-  local passed = '(' .. (lane_fields(lane.task, lane.priority .. ':started') or 0)
+  local passed = '(' .. (lane_fields(lane.task .. ':' .. lane.priority .. ':started') or 0)
   if redis.call('LLEN', lane_key(lane.task, lane.priority)) == 0 then passed = '+inf' end
   for _, run in ipairs(redis.call('ZRANGEBYSCORE', waiting, '-inf', passed, 'LIMIT', 0, 1000)) do
     if redis.call('EXISTS', key.job .. run) == 0 then

@@ -10,7 +10,8 @@
 local given = cjson.decode(ARGV[1])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
--- How long an open job, a result and a tombstone live, in ms; for scripts that are told.
+-- How long an open job (and what it needs of that from a start on), a result and a tombstone live, in ms; for scripts
+-- that are told.
 local lives = given.lives
 
 local function announce(id, word)
@@ -108,20 +109,9 @@ local function lane_key(task, priority)
   return priority == HIGH and task or task .. key.lane_separator .. priority
 end
 
--- What is known of the lanes of a queue: names are of a priority and a field, or of `all` and a field.
-local function lane_fields(task, ...)
-  local names = {...}
-  for place, name in ipairs(names) do names[place] = task .. ':' .. name end
-  return unpack(redis.call('HMGET', key.lanes, unpack(names)))
-end
-
-local function set_lane_fields(task, prefix, values)
-  local set = {}
-  for name, value in pairs(values) do
-    set[#set + 1] = task .. ':' .. prefix .. ':' .. name
-    set[#set + 1] = value
-  end
-  redis.call('HSET', key.lanes, unpack(set))
+-- What is known of lanes: names are of a queue, a priority and a field, or of a queue, `all` and a field.
+local function lane_fields(...)
+  return unpack(redis.call('HMGET', key.lanes, ...))
 end
 
 -- What to say if the lanes of a queue have no room for so many `more` runs: 'full', how many wait there, and ms from one
@@ -136,7 +126,7 @@ local function refusal(task, more)
   if depth + more <= given.max_depth then return end
   local paced, drain = 0, 0
   for place, priority in ipairs(PRIORITIES) do
-    local interval = lane_fields(task, priority .. ':interval')
+    local interval = lane_fields(task .. ':' .. priority .. ':interval')
     if interval then paced, drain = paced + waiting[place], drain + waiting[place] * interval end
   end
   return {'full', depth, paced > 0 and math.floor(drain / paced) or -1}
@@ -267,9 +257,11 @@ local function is_the_answer(run)
   return digest and redis.call('GET', key.same .. digest) == run
 end
 
--- Keeps a run and its jobs, and what else is there for them. Returns the jobs.
+-- Keeps a run and its jobs, and what else is there for them. Returns the jobs. A run of no others that is kept so long
+-- already is spared.
 local function run_until(run, moment)
   local ids, is_followed = subscribers(run)
+  if ids[1] == run and not is_followed and tonumber(record(run).expires_at) == moment then return ids end
   for _, id in ipairs(ids) do
     if id ~= run then live_until(id, moment) end
   end
@@ -367,11 +359,12 @@ local function read(id)
   local meta = job.left and revoked(id) or redis.call('GET', key.meta .. run)
   if not meta and job.finished_at then return {'gone'} end
   local said = job.left and as_it_left(id) or run ~= id and as_it_follows(id, run) or flat(id)
-  local task = job.task
-  local duration = tonumber(lane_fields(task, 'all:duration') or -1)
-  if meta then return {'job', said, meta, -1, -1, duration, now} end
-  local priority = record(run).priority
-  local interval, high_interval = lane_fields(task, priority .. ':interval', HIGH .. ':interval')
+  local task, priority = job.task, record(run).priority
+  local duration_field = task .. ':all:duration'
+  if meta then return {'job', said, meta, -1, -1, tonumber(lane_fields(duration_field) or -1), now} end
+  local duration, interval, high_interval =
+    lane_fields(duration_field, task .. ':' .. priority .. ':interval', task .. ':' .. HIGH .. ':interval')
+  duration = tonumber(duration or -1)
   interval = tonumber(interval or duration)
   local ahead = redis.call('ZRANK', waiting_key(task, priority), run) or 0
   local wait = interval < 0 and -1 or (ahead + 0.5) * interval

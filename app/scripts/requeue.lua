@@ -19,7 +19,7 @@ end
 
 -- Who had taken the message has put it back before it went, and it waits its turn.
 local function is_on_its_lane()
-  local passed = tonumber(lane_fields(run.task, run.priority .. ':started') or 0)
+  local passed = tonumber(lane_fields(run.task .. ':' .. run.priority .. ':started') or 0)
   return waiting and tonumber(run.number) > passed and redis.call('LLEN', lane_key(run.task, run.priority)) > 0
 end
 

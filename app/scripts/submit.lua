@@ -1,7 +1,7 @@
--- Accepts jobs, all or none. Given: `jobs`, each its `fields`, its `message` and, if it may share a run, a `digest`; all
--- of one `task`; `max_depth` of its queue; perhaps a `batch` (`key`, `text`, `ttl`) and a `claim` (`key`, `token`,
--- `answer`, `ttl`). Returns 'accepted' and what is read of each job; 'claimed' and by what; or 'full', with the depth
--- and ms between starts.
+-- Accepts jobs, all or none. Given: `jobs`, each its `fields` and, if it may share a run, a `digest`; all of one `task`;
+-- `max_depth` of its queue; perhaps a `batch` (`key`, `text`, `ttl`) and a `claim` (`key`, `token`, `answer`, `ttl`); and as
+-- texts the messages of the jobs. Returns 'accepted' and what is read of each job; 'claimed' and by what; or 'full', with
+-- the depth and ms between starts.
 
 local MAX_FOLLOWERS = 1000
 local claim, task = given.claim, given.task
@@ -47,8 +47,8 @@ end
 local full = queued > 0 and refusal(task, queued)
 if full then return full end
 
-local function start_run(id, job)
-  publish(id, job.message)
+local function start_run(id, job, message)
+  publish(id, message)
   if job.digest then
     local run = record(id)
     run.digest, run.model_is = job.digest, job.model_is
@@ -81,7 +81,7 @@ for place, job in ipairs(given.jobs) do
     follow(id, plan.run)
     if redis.call('EXISTS', key.meta .. plan.run) == 1 then list(id, 'processing') end
   else
-    start_run(id, job)
+    start_run(id, job, ARGV[place + 1])
   end
 end
 save()

@@ -61,7 +61,7 @@ def test_a_batch_is_kept_as_long_as_its_last_job_may_be() -> None:
 
     latest_start = 60 + 3 * (100 + 4 * 10)
 
-    assert settings.batch_ttl == latest_start + (60 + 100 + 1000) + 5
+    assert settings.batch_ttl == latest_start + (60 + 100 + 1000) + 60 + 5
 
 
 def test_models_are_a_list_whose_names_differ() -> None:

@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 from redis.retry import Retry
 
-from app import scripts
+from app import keys, scripts
 from app.config import Settings
 from app.registry import lives_ms
 from app.scripts.direct import ShortWay
@@ -53,6 +53,16 @@ def test_a_long_text_and_what_is_not_ascii_arrive(direct: ShortWay) -> None:
     found = direct.call("read", ids=["ä" * 200_000, "🐕"])
 
     assert found == NOBODY * 2
+
+
+def test_a_text_arrives_as_it_is(direct: ShortWay, client: redis.Redis, settings: Settings) -> None:
+    message, job = 'ä "\\\r\n$3\r\n🐕' * 10_000, new_job()
+
+    given: Any = {"task": job.task, "jobs": [{"fields": job.to_fields()}], "max_depth": 1}
+    said = direct.call("submit", message, **given, lives=lives_ms(settings))
+
+    assert said[0] == b"accepted"
+    assert client.lrange(keys.lane(job.task, job.priority), 0, -1) == [message]
 
 
 def test_a_redis_that_does_not_know_the_script_is_told_it(direct: ShortWay, client: redis.Redis) -> None:
@@ -104,8 +114,9 @@ def test_a_redis_that_refuses_to_write_is_known_by_its_error(
         with pytest.raises(OutOfMemoryError):
             direct.call(
                 "submit",
+                MESSAGE,
                 task=job.task,
-                jobs=[{"fields": job.to_fields(), "message": MESSAGE}],
+                jobs=[{"fields": job.to_fields()}],
                 max_depth=1,
                 lives=lives_ms(settings),
             )

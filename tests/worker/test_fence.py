@@ -78,8 +78,7 @@ def test_a_start_makes_the_run_its_process_s_and_counts(
     assert seen is not None
     assert (seen.attempts, seen.number) == (1, 2)
     assert seen.started_at is not None
-    assert seen.waiting_since is not None, "the first start is told how long it was waited for"
-    assert read(client, second.job_id).waiting_since is None
+    assert seen.waiting_since is not None, "a start is told how long it was waited for"
     assert process_of(client, second.job_id) == MINE
     assert client.zrange(keys.LEASES, 0, -1, withscores=True) == [(second.job_id, whole_lease())]
     assert client.zrange(keys.waiting("classify", 5), 0, -1) == [job.job_id]
@@ -121,14 +120,29 @@ def test_nothing_is_written_over_an_end(
     assert client.zcard(keys.RETRIES) == 0
 
 
+def test_a_start_that_comes_soon_leaves_what_is_kept_as_it_is(
+    backend: FencedBackend, client: redis.Redis, job: NewJob, settings: Settings
+) -> None:
+    accepted = read(client, job.job_id)
+    start(backend, job)
+
+    started = read(client, job.job_id)
+    assert started.expires_at == accepted.expires_at
+    assert started.expires_at >= (started.started_at or 0) + settings.needed_ttl * 1000
+    assert end_of(client, keys.meta(job.job_id)) == started.expires_at
+
+
 def test_a_job_outlives_its_work_and_its_waits(
     backend: FencedBackend, client: redis.Redis, job: NewJob, settings: Settings
 ) -> None:
     open_ttl_ms = settings.open_ttl * 1000
+    let_pass(client, 120)
     start(backend, job)
     started = read(client, job.job_id)
     assert started.expires_at == (started.started_at or 0) + open_ttl_ms
     assert end_of(client, keys.meta(job.job_id)) == started.expires_at
+    assert end_of(client, keys.job(job.job_id)) == started.expires_at + settings.tombstone_ttl * 1000
+    assert client.zscore(keys.EXPIRING, job.job_id) == started.expires_at
 
     store(backend, job, State.RETRY, TransientError("Away."), retry_at_ms=now_ms() + 9_000_000)
     waiting = read(client, job.job_id)

@@ -15,11 +15,20 @@ from tests.records import accept
 LANE = ("classify", 5)
 
 
-def remember(client: redis.Redis, *, duration: int | None = None, **lane: float) -> None:
-    if duration is not None:
-        client.hset(keys.LANES, "classify:all:duration", duration)
-    for name, value in lane.items():
-        client.hset(keys.LANES, keys.lane_field(*LANE, name), value)
+def remember(
+    client: redis.Redis,
+    *,
+    duration: int,
+    started_at: int,
+    busy_since: int,
+    count: int = 0,
+    since: int,
+    interval: int | None = None,
+) -> None:
+    client.hset(keys.LANES, "classify:all:duration", duration)
+    client.hset(keys.LANES, keys.lane_field(*LANE, "pace"), f"1 {started_at} {busy_since} {count} {since}")
+    if interval is not None:
+        client.hset(keys.LANES, keys.lane_field(*LANE, "interval"), interval)
 
 
 def start(client: redis.Redis, celery: CeleryApp) -> None:
@@ -53,9 +62,7 @@ def test_what_starts_at_once_says_nothing_of_the_pace(client: redis.Redis, celer
 
 def test_jobs_that_take_long_have_a_pace_too(client: redis.Redis, celery: CeleryApp) -> None:
     now = now_ms()
-    remember(
-        client, duration=120_000, busy=1, busy_since=now - 240_000, since=now - 60_000, count=0, started_at=now - 60_000
-    )
+    remember(client, duration=120_000, busy_since=now - 240_000, since=now - 60_000, started_at=now - 60_000)
 
     start(client, celery)
 
@@ -67,7 +74,6 @@ def test_a_break_is_not_part_of_the_pace(client: redis.Redis, celery: CeleryApp)
     remember(
         client,
         duration=400,
-        busy=1,
         busy_since=now - 900_000,
         since=now - 900_000,
         count=5,
@@ -78,7 +84,8 @@ def test_a_break_is_not_part_of_the_pace(client: redis.Redis, celery: CeleryApp)
     start(client, celery)
 
     assert interval(client) == 200
-    assert float(str(client.hget(keys.LANES, keys.lane_field(*LANE, "count")))) == 0
+    pace = str(client.hget(keys.LANES, keys.lane_field(*LANE, "pace"))).split()
+    assert pace[3] == "0", "starts that count"
 
 
 def test_of_many_starts_the_last_count(client: redis.Redis, celery: CeleryApp) -> None:
@@ -86,7 +93,6 @@ def test_of_many_starts_the_last_count(client: redis.Redis, celery: CeleryApp) -
     remember(
         client,
         duration=400,
-        busy=1,
         busy_since=now - 60_000,
         since=now - 6400,
         count=63,
