@@ -10,7 +10,6 @@ Used by URL: `result_backend = "app.backend:FencedBackend+redis://localhost:6379
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -158,7 +157,7 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
             "write",
             self._encoded(job_id, result, state, request, traceback),
             run=job_id,
-            state=state,
+            state=str(state),
             token=getattr(request, "run_token", None) or "",
             retry_at=retry_at_ms,
             told=told,
@@ -178,7 +177,7 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
     def _encoded(self, job_id: str, result: Any, state: State, request: Any = None, traceback: Any = None) -> str:
         """What is kept of a state, field by field as Celery's own backends have it."""
         meta = {
-            "status": state,
+            "status": str(state),  # an enum's value is asked for in Python
             "result": result,
             "traceback": traceback,
             "children": [],
@@ -188,8 +187,10 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
         }
         # What is said may be no text of Unicode's; Celery's encoding takes that, and is slower.
         if state not in self.EXCEPTION_STATES:
-            with suppress(PydanticSerializationError):
+            try:
                 return to_json(meta).decode()
+            except PydanticSerializationError as error:
+                logger.debug("job %s: %s", job_id, error)
         return str(self.encode(meta))
 
     def renew(self, held: Sequence[Held]) -> list[Verdict]:

@@ -32,6 +32,8 @@ _UPLOADS = "uploads"
 _INCOMING = "incoming"
 #: All uploads together; what comes beyond goes to the disk at once.
 _MAX_HELD_BYTES = 32 * 2**20
+#: What parts of a path lead elsewhere than to what they name.
+_NO_NAMES = ("", ".", "..")
 #: No separators, no leading dot: a name that stays where it is put.
 _ARTIFACT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\.[a-z0-9]{1,8}")
 
@@ -111,6 +113,15 @@ class Storage:
 
     def resolve(self, relative: str) -> Path:
         """The absolute path of a stored file. Raises `InternalError` for a path that leaves the root."""
+        # The root is resolved; a plain path below it is looked through for links, and no more than that.
+        path, *parts = str(self.root), *relative.split("/")
+        for part in parts:
+            path = f"{path}/{part}"
+            if part in _NO_NAMES or "\0" in part or os.path.islink(path):  # noqa: PTH114  # for every job
+                return self._resolve_odd(relative)
+        return Path(path)
+
+    def _resolve_odd(self, relative: str) -> Path:
         path = (self.root / relative).resolve()
         if not path.is_relative_to(self.root):
             raise InternalError(InternalError.SENTENCE)

@@ -8,7 +8,6 @@ answers, is left to redis-py, with its patience: it runs the script again, as it
 import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -44,12 +43,12 @@ class ShortWay:
         return answer
 
     def _take(self) -> "_Kept":
-        with suppress(IndexError):
-            while True:
-                line = self._lines.pop()
-                if line.is_good():
-                    return line
-        return _Kept(self._client.connection_pool)
+        try:
+            while not (line := self._lines.pop()).is_good():
+                pass
+        except IndexError:
+            return _Kept(self._client.connection_pool)
+        return line
 
 
 class _Kept:

@@ -7,6 +7,7 @@ from celery.app.events import Events as CeleryEvents
 from celery.events.dispatcher import EventDispatcher
 from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
+from kombu.message import Message
 
 #: What there is to tell of jobs gathers for so long, unless there is much of it: a message costs the main process as
 #: much as all else that it does for a job, of which there are three things to tell.
@@ -53,9 +54,18 @@ class Events(CeleryEvents):  # type: ignore[misc]
 
 
 class PatientConsumer(Consumer):  # type: ignore[misc]
-    """Celery's consumer, which would send an event as soon as it has a moment, and wait for what it has just begun."""
+    """Celery's consumer, which would send an event as soon as it has a moment, and wait for what it has just begun.
+
+    To acknowledge a message is to forget it, with our transport.
+    """
 
     _gathers_until_s = 0.0
+
+    def call_soon(self, p: Any, *arguments: Any, **options: Any) -> Any:
+        """Called to have something done in the next turn of the event loop; a note in our own memory need not wait."""
+        if getattr(p, "__func__", None) is Message.ack_log_error:
+            return p(*arguments, **options)
+        return super().call_soon(p, *arguments, **options)
 
     def on_close(self) -> None:
         """Called where a connection has broken, and the timers with it."""

@@ -53,13 +53,22 @@ class OpenVINORunner:
         self.dtype = _DTYPES[precision]
         self._inputs, self._outputs = inputs, outputs
         self._request = compiled.create_infer_request()
+        self._dtypes = [port.get_element_type().to_dtype() for port in compiled.inputs]
         #: OpenVINO reads on in what it was imported from; last here, so that it goes last.
         self._weights = weights
 
     def __call__(self, inputs: Arrays) -> Arrays:
         """Float32 arrays by their names in transformers, such as `logits` of shape [1, classes]."""
-        results = self._request.infer([inputs[name] for name in self._inputs], share_inputs=True)
-        return {name: results[index].astype(np.float32) for index, name in enumerate(self._outputs)}
+        # OpenVINO's own ways of taking arrays and giving them back look at each of them from all sides.
+        tensors = [
+            openvino.Tensor(np.require(inputs[name], dtype, ["C", "W"]), shared_memory=True)
+            for name, dtype in zip(self._inputs, self._dtypes, strict=True)
+        ]
+        for place, tensor in enumerate(tensors):
+            self._request.set_input_tensor(place, tensor)
+        self._request.infer(share_outputs=True)
+        outputs = enumerate(self._outputs)
+        return {name: self._request.get_output_tensor(place).data.astype(np.float32) for place, name in outputs}
 
 
 def load(  # noqa: PLR0913  # what comes out depends on all of it

@@ -170,3 +170,18 @@ def test_a_worker_keeps_its_result_until_redis_is_back(service: Installation, pi
 
 def _answering(service: Installation, picture: bytes) -> set[object]:
     return {service.result(service.submit("echo", picture))["process_id"] for _ in range(4)}
+
+
+def test_what_is_written_to_a_process_that_has_died_meanwhile_is_no_crash(
+    service: Installation, picture: bytes
+) -> None:
+    worker = service.start_worker(WORKER_CONCURRENCY="1")
+    service.result(service.submit("echo", picture))
+    worker.signal(signal.SIGSTOP)
+    job_id = service.submit("echo", picture)  # its message is there before the word of the death
+    os.kill(worker.children()[0], signal.SIGKILL)
+
+    worker.signal(signal.SIGCONT)
+
+    assert service.result(job_id)["attempts"] == 1
+    assert service.crashes(job_id) == 0

@@ -97,6 +97,22 @@ def test_what_auto_picks_scores_as_float32_does(
     np.testing.assert_allclose(found[best], expected[best], atol=MAX_SCORE_DRIFT)
 
 
+def test_inputs_lie_in_memory_as_they_like_and_an_answer_outlives_the_next(
+    chosen: ImageNetwork, photos: Mapping[str, Image.Image]
+) -> None:
+    plain, other = (np.asarray(chosen.preprocess(photos[name])) for name in NAMES[:2])
+    read_only = plain.copy()
+    read_only.flags.writeable = False
+    first = chosen.predict(plain)["logits"]
+    expected = first.copy()
+
+    for inputs in (read_only, np.asfortranarray(plain), np.repeat(plain, 2, axis=2)[:, :, ::2], plain.astype(float)):
+        np.testing.assert_array_equal(chosen.predict(inputs)["logits"], expected)
+
+    assert (chosen.predict(other)["logits"] != expected).any()
+    np.testing.assert_array_equal(first, expected)
+
+
 @pytest.mark.parametrize("photo", NAMES)
 def test_what_auto_picks_finds_what_float32_finds(
     chosen_detector: ObjectDetector, plain_detector: ObjectDetector, photo: str, photos: Mapping[str, Image.Image]

@@ -111,6 +111,15 @@ def test_a_link_does_not_lead_out_either(storage: Storage, tmp_path: Path) -> No
         storage.resolve("uploads/link/secret")
 
 
+@pytest.mark.parametrize(
+    "path", ["uploads/ab/abcd", "uploads//ab/./abcd", "uploads/ab/../ab/abcd", "uploads/link/abcd"]
+)
+def test_a_path_within_the_root_is_found_however_it_is_written(storage: Storage, path: str) -> None:
+    (storage.uploads / "link").symlink_to(storage.uploads / "ab")
+
+    assert storage.resolve(path) == storage.uploads / "ab" / "abcd"
+
+
 def test_old_files_are_listed_wherever_they_are(storage: Storage) -> None:
     with storage.incoming("abcd", max_bytes=10) as upload:
         upload.keep(".png")

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from kombu import Connection
+from kombu.message import Message
 
 from app.broker import CeleryApp
 from app.config import Settings
@@ -107,3 +109,18 @@ def test_what_has_gathered_is_kept_through_an_outage_and_sent_once(server: Redis
             while not (sent := wait_for(heard.get_message, what="the events"))["channel"].endswith("offline"):
                 told += [event["type"] for event in json.loads(b64decode(json.loads(sent["data"])["body"]))]
     assert told == ["task-started", "task-succeeded"]
+
+
+def test_a_message_is_acknowledged_at_once_and_all_else_waits_for_the_next_turn() -> None:
+    later: list[Any] = []
+    consumer: Any = events.PatientConsumer.__new__(events.PatientConsumer)
+    consumer.hub = SimpleNamespace(call_soon=later.append)
+    noted: list[Any] = []
+    channel = SimpleNamespace(no_ack_consumers=None, basic_ack=lambda tag, multiple: noted.append(tag))
+    message = Message(channel=channel, delivery_tag="its tag")
+
+    consumer.call_soon(message.ack_log_error, logging.getLogger(), ())
+    assert (noted, later) == (["its tag"], [])
+
+    consumer.call_soon(message.reject_log_error, logging.getLogger(), ())
+    assert len(later) == 1

@@ -1,14 +1,83 @@
 """Our own ways of the pool of processes."""
 
+import pickle
+import select
+import struct
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from billiard.pool import ACK, READY, TASK
 from celery.concurrency.asynpool import AsynPool
 
-from app.worker.pool import _RememberingPool
+from app.worker.pool import _Hub, _Process, _RememberingPool
 
 PIPES = {7, 9}
+
+
+class Job:
+    """A job that nobody has been sent."""
+
+    _write_to: Any = None
+    _accepted = False
+
+    def __init__(self, number: int) -> None:
+        self._job = number
+
+
+class Pool(_RememberingPool):
+    """A pool without processes: what is written is noted, and by which pipe."""
+
+    def __init__(self) -> None:
+        self._all_inqueues = set(PIPES)
+        self._busy_workers: set[int] = set()
+        self._active_writes: set[int] = set()
+        self.outbound_buffer: list[Any] = []
+        self._cache: dict[int, Any] = {}
+        self._result_handler = SimpleNamespace(on_state_change=self.note)
+        self.asked: list[Any] = []
+        self.written: list[tuple[int, bytes]] = []
+        self.told: list[tuple[int, int, int]] = []
+
+    def note(self, message: Any) -> None:
+        """What processes say, or is said in their place."""
+        kind, (number, _, _, process_id, _) = message
+        self._cache[number]._accepted = True
+        self.told.append((kind, number, process_id))
+
+    def submit(self, number: int, text: str = "") -> None:
+        self._cache[number] = Job(number)
+        self._quick_put((TASK, (number, None, text, (), {})))
+
+
+@pytest.fixture
+def hub() -> Any:
+    return SimpleNamespace(writers={}, consolidate_callback=None)
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch, hub: Any) -> Pool:
+    def make_handlers(self: Pool, hub: Any) -> None:
+        def put(message: Any) -> None:
+            body = pickle.dumps(message)
+            job = self._cache[message[1][0]]
+            job._payload = memoryview(struct.pack(">I", len(body))), memoryview(body), len(body)
+            self.outbound_buffer.append(job)
+
+        def write(pipes: list[int]) -> None:
+            for pipe, job in zip(pipes, list(self.outbound_buffer), strict=False):
+                self.outbound_buffer.remove(job)
+                job._write_to = SimpleNamespace(pid=pipe * 100)
+                self._busy_workers.add(pipe)
+                self.written += [(pipe, bytes(part)) for part in job._payload[:2] if part]
+
+        self.on_poll_start = lambda: self.asked.append(hub)
+        self._quick_put, hub.consolidate_callback = put, write
+
+    monkeypatch.setattr(AsynPool, "_create_write_handlers", make_handlers)
+    made = Pool()
+    made._create_write_handlers(hub)
+    return made
 
 
 @pytest.mark.parametrize(
@@ -16,21 +85,100 @@ PIPES = {7, 9}
     [([], {}, False), ([], {5: "another's"}, False), (["a job"], {}, True), ([], {9: "until it is written"}, True)],
 )
 def test_the_system_is_asked_about_pipes_only_where_there_is_something_to_write(
-    monkeypatch: pytest.MonkeyPatch,
+    pool: Pool,
+    hub: Any,
     jobs: list[str],
     watched: dict[int, str],
     asks: bool,  # noqa: FBT001
 ) -> None:
-    asked = []
-    pool: Any = _RememberingPool.__new__(_RememberingPool)
-    pool._all_inqueues, pool.outbound_buffer = PIPES, jobs
-
-    def make_handlers(self: Any, hub: Any) -> None:
-        self.on_poll_start = lambda: asked.append(hub)
-
-    monkeypatch.setattr(AsynPool, "_create_write_handlers", make_handlers)
-    pool._create_write_handlers(SimpleNamespace(writers=watched))
+    pool.outbound_buffer, hub.writers = jobs, watched
 
     pool.on_poll_start()
 
-    assert bool(asked) is asks
+    assert bool(pool.asked) is asks
+
+
+def test_a_job_is_a_free_process_s_as_soon_as_it_comes_and_waits_where_there_is_none(pool: Pool, hub: Any) -> None:
+    for number in (1, 2, 3):
+        pool.submit(number)
+
+    assert [number for _, number, _ in pool.told] == [1, 2]
+    assert {(kind, process_id) for kind, _, process_id in pool.told} == {(ACK, pipe * 100) for pipe in PIPES}
+    assert [job._job for job in pool.outbound_buffer] == [3]
+
+    hub.consolidate_callback([7])  # as the event loop does, when a process has become free
+
+    assert pool.told[2:] == [(ACK, 3, 700)]
+
+
+def test_no_process_is_handed_a_job_whose_pipe_is_still_written_to(pool: Pool) -> None:
+    pool._active_writes.add(7)
+    pool._busy_workers.add(9)
+
+    pool.submit(1)
+
+    assert not pool.written
+    assert not pool.told
+
+
+@pytest.mark.parametrize("length", [10, select.PIPE_BUF - 200, select.PIPE_BUF, 100_000])
+def test_a_job_is_written_in_one_piece_if_a_pipe_takes_that_whole_or_not_at_all(pool: Pool, length: int) -> None:
+    pool.submit(1, "x" * length)
+
+    parts = [part for _, part in pool.written]
+    assert len(parts) == (1 if length < select.PIPE_BUF - 100 else 2)
+    written = b"".join(parts)
+    assert struct.unpack_from(">I", written) == (len(written) - 4,)
+    assert pickle.loads(written[4:])[1][2] == "x" * length
+
+
+def test_a_process_says_what_came_of_a_job_and_not_that_it_has_got_one() -> None:
+    said: list[Any] = []
+    process = _Process.__new__(_Process)
+    process.outq = SimpleNamespace(put=said.append)
+
+    process.on_loop_start(77)
+    put = process.outq.put
+    put((ACK, (1, None, 0.5, 77, None)))
+    put((READY, (1, None, "done", 7)))
+
+    (_, up), ready = said
+    assert up == (77,)
+    assert ready == (READY, (1, None, "done", 7))
+
+
+class EventLoop:
+    """Remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.readers: dict[int, Any] = {}
+        self.writers: dict[int, Any] = {}
+        self.asked: list[Any] = []
+
+    def add_reader(self, pipe: int, callback: Any, *arguments: Any) -> None:
+        self.readers[pipe] = (callback, arguments)
+        self.asked.append(pipe)
+
+    def remove_writer(self, pipe: Any) -> None:
+        self.asked.append(pipe)
+
+
+def test_the_event_loop_is_asked_only_for_what_is_new() -> None:
+    loop = EventLoop()
+    hub = _Hub(loop)
+
+    hub.add_reader(7, print, 7)
+    hub.add_reader(7, print, 7)
+    assert loop.asked == [7]
+    hub.add_reader(7, repr, 7)
+    assert loop.asked == [7, 7]
+
+    hub.remove_writer(9)
+    assert loop.asked == [7, 7]
+    loop.writers[9] = None
+    hub.remove_writer(9)
+    hub.remove_writer("what has a number of its own")
+    assert loop.asked[2:] == [9, "what has a number of its own"]
+
+    hub.consolidate_callback = print
+    assert vars(loop)["consolidate_callback"] is print
