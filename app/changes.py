@@ -1,11 +1,10 @@
 """Wake-ups: one pub/sub connection for all the waiters of a process.
 
 The process hears of the end of every job, and of the states that a job passes through while somebody here watches it as
-it goes on. A waiter says which job it cares for, and whether for its end alone, reads the job, then waits, so that no
-change can fall between. The word of an end brings along what there was to read then, unless that
-is long; it holds until the next word. Only the listener touches the connection. When that breaks, all look again once
-there is another; when there is none, or it falls silent, every waiter is told at once, since a wake-up may have been
-missed.
+it goes on. A waiter says which job it cares for, and whether for its end alone, reads the job once it is heard of, then
+waits, so that no change can fall between. The word of an end brings along what there was to read then, unless that is
+long; it holds until the next word. Only the listener touches the connection. When that breaks, all look again once there
+is another; when there is none, or it falls silent, every waiter is told at once, since a wake-up may have been missed.
 """
 
 import asyncio
@@ -20,7 +19,7 @@ from typing import Any, Self
 
 import redis.asyncio as aioredis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from app import keys
 from app.line import Line, packed
@@ -137,21 +136,24 @@ class Changes:
             await asyncio.wait({listener})
 
     async def watch(self, job_id: str, *, until_end: bool = False) -> Watch:
-        """Be told of a job's changes from here on. Raises `redis.ConnectionError` when that cannot be promised."""
+        """Be told of a job's end from here on, or of all its changes. Raises `redis.ConnectionError` if nobody is.
+
+        Who is to be told of all is woken first when that is so.
+        """
+        if not self._connected.is_set():
+            await self._until_connected()
         watch = Watch(until_end=until_end, forget=partial(self._forget, job_id))
-        if not until_end or not self._connected.is_set():
-            await self._until_heard(watch, None if until_end else keys.passing(job_id))
         self._watches.setdefault(keys.change(job_id), set()).add(watch)
+        if not until_end:
+            self._passing.join(keys.passing(job_id), watch)
         if self._released:
             watch.release()
         return watch
 
-    async def _until_heard(self, watch: Watch, passing: str | None) -> None:
+    async def _until_connected(self) -> None:
         try:
             async with asyncio.timeout(_CONNECTED_WITHIN_S):
                 await self._connected.wait()
-                if passing is not None:
-                    await self._passing.join(passing, watch)
         except TimeoutError:
             raise RedisConnectionError("there is no connection for wake-ups") from None
 
@@ -238,6 +240,8 @@ class Changes:
                 if self._is_cut_off:
                     logger.warning("wake-ups arrive again")
                 self._is_cut_off = False
+            case NoPermissionError():
+                logger.warning("Redis refuses wake-ups: %s", said)
 
     def _wake_all(self, *, broken: bool = False) -> None:
         for watches in self._watches.values():

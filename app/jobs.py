@@ -149,9 +149,14 @@ class Jobs:
 
     async def next_change(self, job_id: str, *, timeout_s: float) -> Job:
         """A job after its next change, or as it is when the time is up; at once if it has ended."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        job = await self.get(job_id)
+        if job.ended:
+            return job
         with await self._changes.watch(job_id) as watch:
+            await watch.wait(timeout_s=timeout_s)  # until it is heard of
             job = await self.get(job_id)
-            if not job.ended and await watch.wait(timeout_s=timeout_s):
+            if not job.ended and await watch.wait(timeout_s=deadline - asyncio.get_running_loop().time()):
                 job = await self._changed(job_id, watch)
         return job
 

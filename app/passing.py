@@ -1,11 +1,10 @@
 """Channels of passing states: which of them somebody here listens to, and so Redis is asked for.
 
-Each is subscribed to when the first listener comes, who may rely on it once Redis has said that it is heard, and left
-with the last one. One that is not heard yet is left only when Redis has said so, so that no later listener takes this
-for the answer to its own subscription.
+Each is subscribed to when the first listener comes, and left with the last one. A listener may rely on it once Redis has
+said that it is heard, and is woken then. One that is not heard yet is left only when Redis has said so, so that no later
+listener takes this for the answer to its own subscription.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,10 +16,13 @@ class Listener(Protocol):
     def hear(self, word: str, told: str) -> None:
         """Take a word of it."""
 
+    def wake(self) -> None:
+        """See how it is now: what comes from here on is heard."""
+
 
 @dataclass(eq=False)
 class _Channel:
-    is_heard: asyncio.Event = field(default_factory=asyncio.Event)
+    is_heard: bool = False
     listeners: set[Listener] = field(default_factory=set)
 
 
@@ -31,18 +33,15 @@ class Passing:
         self._say = say
         self._channels: dict[str, _Channel] = {}
 
-    async def join(self, name: str, listener: Listener) -> None:
-        """Listen, and wait until all that is said from here on will be heard."""
+    def join(self, name: str, listener: Listener) -> None:
+        """Listen. Who does is woken as soon as all that is said from then on will be heard."""
         if name not in self._channels:
             self._channels[name] = _Channel()
             self._say("SUBSCRIBE", name)
         channel = self._channels[name]
         channel.listeners.add(listener)
-        try:
-            await channel.is_heard.wait()
-        except BaseException:
-            self.leave(name, listener)
-            raise
+        if channel.is_heard:
+            listener.wake()
 
     def leave(self, name: str, listener: Listener) -> None:
         """Listen no longer."""
@@ -58,7 +57,9 @@ class Passing:
     def heard(self, name: str) -> None:
         """Redis says that a channel is heard."""
         if channel := self._channels.get(name):
-            channel.is_heard.set()
+            channel.is_heard = True
+            for listener in channel.listeners:
+                listener.wake()
             self._leave_if_alone(name, channel)
 
     def hear(self, name: str, word: str) -> None:
@@ -68,6 +69,6 @@ class Passing:
             listener.hear(word, "")
 
     def _leave_if_alone(self, name: str, channel: _Channel) -> None:
-        if channel.is_heard.is_set() and not channel.listeners:
+        if channel.is_heard and not channel.listeners:
             del self._channels[name]
             self._say("UNSUBSCRIBE", name)

@@ -11,7 +11,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 
 def dumps(value: Any) -> str:
-    """As `json.dumps` for anything that JSON can hold, but for spaces and escapes, which mean nothing."""
+    """As `json.dumps` for what JSON can hold, keys being texts, but for spaces and escapes, which mean nothing."""
     try:
         return to_json(value).decode()
     except PydanticSerializationError:
@@ -22,5 +22,5 @@ def loads(text: str) -> Any:
     """As `json.loads`."""
     try:
         return from_json(text)
-    except ValueError:
+    except (ValueError, TypeError):  # the latter of halves of pairs
         return json.loads(text)

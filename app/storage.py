@@ -114,7 +114,7 @@ class Storage:
     def resolve(self, relative: str) -> Path:
         """The absolute path of a stored file. Raises `InternalError` for a path that leaves the root."""
         # The root is resolved; a plain path below it is looked through for links, and no more than that.
-        path, *parts = str(self.root), *relative.split("/")
+        path, *parts = self.root_name, *relative.split("/")
         for part in parts:
             path = f"{path}/{part}"
             if part in _NO_NAMES or "\0" in part or os.path.islink(path):  # noqa: PTH114  # for every job
@@ -196,15 +196,16 @@ def _write_new(path: str, pieces: Iterable[Buffer]) -> None:
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        for piece in pieces:
-            written = 0
-            while written < len(piece):
-                written += os.write(descriptor, memoryview(piece)[written:])
+        try:
+            for piece in pieces:
+                written = 0
+                while written < len(piece):
+                    written += os.write(descriptor, memoryview(piece)[written:])
+        finally:
+            os.close(descriptor)
     except BaseException:
         os.unlink(path)  # noqa: PTH108  # as it was made
         raise
-    finally:
-        os.close(descriptor)
 
 
 class IncomingUpload:
