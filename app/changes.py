@@ -3,8 +3,9 @@
 The process hears of the end of every job, and of the states that a job passes through while somebody here watches it as
 it goes on. A waiter says which job it cares for, and whether for its end alone, reads the job once it is heard of, then
 waits, so that no change can fall between. The word of an end brings along what there was to read then, unless that is
-long; it holds until the next word. Only the listener touches the connection. When that breaks, all look again once there
-is another; when there is none, or it falls silent, every waiter is told at once, since a wake-up may have been missed.
+long; it holds until the next word. Only the listener touches the connection. When that breaks, all look again once
+there is another; when there is none, or it falls silent, every waiter is told at once, since a wake-up may have been
+missed.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Channels of passing states: which of them somebody here listens to, and so Redis is asked for.
 
-Each is subscribed to when the first listener comes, and left with the last one. A listener may rely on it once Redis has
-said that it is heard, and is woken then. One that is not heard yet is left only when Redis has said so, so that no later
-listener takes this for the answer to its own subscription.
+Each is subscribed to when the first listener comes, and left with the last one. A listener may rely on it once Redis
+has said that it is heard, and is woken then. One that is not heard yet is left only when Redis has said so, so that no
+later listener takes this for the answer to its own subscription.
 """
 
 from collections.abc import Callable, Iterable
@@ -57,9 +57,10 @@ class Passing:
     def heard(self, name: str) -> None:
         """Redis says that a channel is heard."""
         if channel := self._channels.get(name):
-            channel.is_heard = True
-            for listener in channel.listeners:
-                listener.wake()
+            if not channel.is_heard:
+                channel.is_heard = True
+                for listener in channel.listeners:
+                    listener.wake()
             self._leave_if_alone(name, channel)
 
     def hear(self, name: str, word: str) -> None:

@@ -1,45 +1,18 @@
-"""Celery's pool of processes, with a memory, and with fewer words about each job.
+"""Celery's pool of processes, with a memory, and with fewer turns of the event loop for each job.
 
-A job is written to a free process as soon as it comes, without a turn of the event loop to hear that its pipe can take
-it, and is that process's from then on: it is told of as taken at once, and the process, which has nothing else to do,
-does not say so again. What of it counts when a process dies is in Redis: whether that process had made the run its own.
+A job is written to a free process as soon as it comes, and not only when the event loop has heard that its pipe can
+take it. It is that process's once that says so.
 """
 
 import select
-import time
 from collections.abc import Callable
 from typing import Any
 
-from billiard.pool import ACK
-from celery.concurrency import asynpool
+from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.prefork import TaskPool
 
 
-class _Process(asynpool.Worker):  # type: ignore[misc]  # Celery carries no types
-    """A process, which says what came of a job, and not that it has got one."""
-
-    outq: Any
-
-    def on_loop_start(self, pid: int) -> None:
-        """Called when it has loaded what it needs."""
-        super().on_loop_start(pid)
-        self.outq = _WithoutStarts(self.outq)
-
-
-class _WithoutStarts:
-    """The pipe to the main process."""
-
-    def __init__(self, pipe: Any) -> None:
-        self._pipe = pipe
-
-    def put(self, message: tuple[int, Any]) -> None:
-        """Send a message, which would wake the main process."""
-        if message[0] != ACK:
-            self._pipe.put(message)
-
-
-class _RememberingPool(asynpool.AsynPool):  # type: ignore[misc]
-    Worker = _Process
+class _RememberingPool(AsynPool):  # type: ignore[misc]  # Celery carries no types
     #: Called in each turn of the event loop.
     on_poll_start: Any
     #: Called with each job.
@@ -65,24 +38,15 @@ class _RememberingPool(asynpool.AsynPool):  # type: ignore[misc]
             if self.outbound_buffer or not self._all_inqueues.isdisjoint(hub.writers):
                 watch_pipes()
 
-        def write_and_hand_over(pipes: list[int]) -> None:
-            """Called with pipes that can take a job, where there may be jobs that wait."""
-            write(pipes)
-            for job in list(self._cache.values()):
-                if job._write_to and not job._accepted:  # noqa: SLF001
-                    accepted = job._job, None, time.monotonic(), job._write_to.pid, None  # noqa: SLF001
-                    self._result_handler.on_state_change((ACK, accepted))
-
         def put_and_write(message: Any) -> None:
             put(message)
             _, (number, *_) = message
             _join_payload(self._cache[number])
             if free := self._all_inqueues - self._busy_workers - self._active_writes:
-                write_and_hand_over(list(free))
+                write(list(free))
 
         self.on_poll_start = watch_pipes_if_need_be
         self._quick_put = put_and_write
-        hub.consolidate_callback = write_and_hand_over
 
 
 def _join_payload(job: Any) -> None:

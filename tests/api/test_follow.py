@@ -219,6 +219,20 @@ async def test_passing_states_are_told_to_nobody_who_waits_for_the_end_alone(
     assert (await for_the_end).status_code == 200
 
 
+async def test_where_redis_refuses_wake_ups_a_wait_lasts_its_time(
+    http: httpx.AsyncClient, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = await submit(http)
+    client.execute_command("ACL", "SETUSER", "default", "resetchannels", f"&{keys.change('*')}")  # type: ignore[no-untyped-call]
+    try:
+        answer = await http.get(f"/status/{job_id}?wait=0.5")
+    finally:
+        client.execute_command("ACL", "SETUSER", "default", "allchannels")  # type: ignore[no-untyped-call]
+
+    assert answer.json()["status"] == "pending"
+    assert "Redis refuses wake-ups" in caplog.text
+
+
 async def test_a_wait_for_the_result_outlasts_other_changes(
     application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend
 ) -> None:
@@ -280,6 +294,7 @@ async def test_who_is_told_of_the_end_answers_as_who_reads_it(
     application: FastAPI, http: httpx.AsyncClient, backend: FencedBackend, caption: str
 ) -> None:
     job_id = await submit(http)
+    backend.start(job_id, {"progress": 5}, request=request_of(job_id))
     waiting = [asyncio.create_task(http.get(f"/{call}/{job_id}?wait=30")) for call in ("status", "result")]
     await waited_for(application, job_id)
 
@@ -287,6 +302,8 @@ async def test_who_is_told_of_the_end_answers_as_who_reads_it(
     backend.store_result(job_id, result, "SUCCESS", request=request_of(job_id))
 
     for call, told in zip(("status", "result"), await asyncio.gather(*waiting), strict=True):
+        assert told.status_code == 200
+        assert call == "result" or told.json()["status"] == "completed"
         assert told.json() == (await http.get(f"/{call}/{job_id}")).json()
 
 

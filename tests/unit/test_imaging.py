@@ -340,6 +340,14 @@ def test_what_is_told_without_pillow_is_what_pillow_says(mode: str, option: str)
     assert plain > 100 or mode == "CMYK"
 
 
+def test_what_is_told_without_pillow_is_within_the_limit_and_upright() -> None:
+    lying = images.with_exif("JPEG", images.oriented(6), noise(40, 24))
+    assert read_outline("jpeg", lying).is_plain
+
+    assert imaging.probe_at_once(lying, max_pixels=40 * 24) == imaging.ImageInfo(format="jpeg", width=24, height=40)
+    assert imaging.probe_at_once(lying, max_pixels=40 * 24 - 1) is None
+
+
 def test_threads_leave_the_warnings_of_the_process_as_they_were(tmp_path: Path) -> None:
     path = upload(tmp_path, images.grey_tiff(4, 2, (305, ASCII, 2**20, 2**31)))
     before = list(warnings.filters)

@@ -1,5 +1,6 @@
 """Uploads on disk."""
 
+import errno
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -227,6 +228,25 @@ def test_a_full_disk_leaves_nothing_of_a_short_file(storage: Storage, monkeypatc
             upload.keep(".png")
 
     assert begun == [storage.uploads / "ab" / "abcd.png"]
+    assert not begun[0].is_symlink()
+
+
+def test_nothing_is_left_of_a_short_file_whose_last_bytes_are_refused(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = os.close
+
+    def close(descriptor: int) -> None:
+        closed(descriptor)
+        raise OSError(errno.EDQUOT, "as a disk behind a network says it")
+
+    with storage.incoming("abcd", max_bytes=10, hold_bytes=10) as upload:
+        upload.write(b"hello")
+        monkeypatch.setattr(os, "close", close)
+        with pytest.raises(DiskFull):
+            upload.keep(".png")
+        monkeypatch.undo()
+
     assert files_in(storage) == []
 
 

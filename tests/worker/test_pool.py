@@ -7,10 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from billiard.pool import ACK, READY, TASK
+from billiard.pool import TASK
 from celery.concurrency.asynpool import AsynPool
 
-from app.worker.pool import _Hub, _Process, _RememberingPool
+from app.worker.pool import _Hub, _RememberingPool
 
 PIPES = {7, 9}
 
@@ -18,8 +18,7 @@ PIPES = {7, 9}
 class Job:
     """A job that nobody has been sent."""
 
-    _write_to: Any = None
-    _accepted = False
+    _payload: Any
 
     def __init__(self, number: int) -> None:
         self._job = number
@@ -34,16 +33,8 @@ class Pool(_RememberingPool):
         self._active_writes: set[int] = set()
         self.outbound_buffer: list[Any] = []
         self._cache: dict[int, Any] = {}
-        self._result_handler = SimpleNamespace(on_state_change=self.note)
         self.asked: list[Any] = []
         self.written: list[tuple[int, bytes]] = []
-        self.told: list[tuple[int, int, int]] = []
-
-    def note(self, message: Any) -> None:
-        """What processes say, or is said in their place."""
-        kind, (number, _, _, process_id, _) = message
-        self._cache[number]._accepted = True
-        self.told.append((kind, number, process_id))
 
     def submit(self, number: int, text: str = "") -> None:
         self._cache[number] = Job(number)
@@ -67,7 +58,6 @@ def pool(monkeypatch: pytest.MonkeyPatch, hub: Any) -> Pool:
         def write(pipes: list[int]) -> None:
             for pipe, job in zip(pipes, list(self.outbound_buffer), strict=False):
                 self.outbound_buffer.remove(job)
-                job._write_to = SimpleNamespace(pid=pipe * 100)
                 self._busy_workers.add(pipe)
                 self.written += [(pipe, bytes(part)) for part in job._payload[:2] if part]
 
@@ -98,17 +88,13 @@ def test_the_system_is_asked_about_pipes_only_where_there_is_something_to_write(
     assert bool(pool.asked) is asks
 
 
-def test_a_job_is_a_free_process_s_as_soon_as_it_comes_and_waits_where_there_is_none(pool: Pool, hub: Any) -> None:
+def test_a_job_is_written_to_a_free_process_as_soon_as_it_comes_and_waits_where_there_is_none(pool: Pool) -> None:
     for number in (1, 2, 3):
         pool.submit(number)
 
-    assert [number for _, number, _ in pool.told] == [1, 2]
-    assert {(kind, process_id) for kind, _, process_id in pool.told} == {(ACK, pipe * 100) for pipe in PIPES}
+    assert {pipe for pipe, _ in pool.written} == PIPES
+    assert [pickle.loads(written[4:])[1][0] for _, written in pool.written] == [1, 2]
     assert [job._job for job in pool.outbound_buffer] == [3]
-
-    hub.consolidate_callback([7])  # as the event loop does, when a process has become free
-
-    assert pool.told[2:] == [(ACK, 3, 700)]
 
 
 def test_no_process_is_handed_a_job_whose_pipe_is_still_written_to(pool: Pool) -> None:
@@ -118,7 +104,6 @@ def test_no_process_is_handed_a_job_whose_pipe_is_still_written_to(pool: Pool) -
     pool.submit(1)
 
     assert not pool.written
-    assert not pool.told
 
 
 @pytest.mark.parametrize("length", [10, select.PIPE_BUF - 200, select.PIPE_BUF, 100_000])
@@ -130,21 +115,6 @@ def test_a_job_is_written_in_one_piece_if_a_pipe_takes_that_whole_or_not_at_all(
     written = b"".join(parts)
     assert struct.unpack_from(">I", written) == (len(written) - 4,)
     assert pickle.loads(written[4:])[1][2] == "x" * length
-
-
-def test_a_process_says_what_came_of_a_job_and_not_that_it_has_got_one() -> None:
-    said: list[Any] = []
-    process = _Process.__new__(_Process)
-    process.outq = SimpleNamespace(put=said.append)
-
-    process.on_loop_start(77)
-    put = process.outq.put
-    put((ACK, (1, None, 0.5, 77, None)))
-    put((READY, (1, None, "done", 7)))
-
-    (_, up), ready = said
-    assert up == (77,)
-    assert ready == (READY, (1, None, "done", 7))
 
 
 class EventLoop:
