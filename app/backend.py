@@ -221,9 +221,10 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
         *,
         retry_at_ms: int | None = None,
     ) -> Any:
-        outcome, _ = self._run(task_id, result, State(state), request, traceback, retry_at_ms)
+        written = State(state)
+        outcome, _ = self._run(task_id, result, written, request, traceback, retry_at_ms)
         if outcome is not Write.STORED:
             logger.info("job %s: %s was not stored, the job is %s", task_id, state, outcome)
-            if when_refused := getattr(request, "when_refused", None):
-                when_refused(outcome)
+        if when_written := getattr(request, "when_written", None):
+            when_written(written, outcome)
         return result

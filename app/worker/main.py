@@ -19,6 +19,7 @@ from app.worker.chores import Chores
 from app.worker.keeper import Keeper, withdraw
 from app.worker.models import Models
 from app.worker.reports import Reports
+from app.worker.spent import Spent
 from app.worker.tracer import tracer
 
 settings = get_settings()
@@ -30,9 +31,10 @@ except ValueError as error:
 transport.install()
 app = CeleryApp(settings, models.tasks)
 storage = Storage(settings.storage_root)
+spent = Spent(storage)
 
 for _task in models.tasks:
-    run.register(app, _task, models=models, storage=storage)
+    run.register(app, _task, models=models, storage=storage, spent=spent)
 
 
 class _Parts:
@@ -48,6 +50,7 @@ def _set_up_logging(**_: Any) -> None:
 
 @signals.worker_init.connect
 def _before_the_fork(sender: Any, **_: Any) -> None:
+    manners.give_way_as_session()
     withdraw(app.redis, sender.hostname)
     # Before torch is imported: its libraries read these once.
     os.environ["OMP_NUM_THREADS"] = str(settings.threads_per_process)

@@ -23,7 +23,7 @@ from app.worker.teller import Teller
 logger = logging.getLogger(__name__)
 
 #: A stage is written when it has lasted so long; a quick job costs the writes of its start and its end.
-_SEEN_AFTER_S = 0.05
+_SEEN_AFTER_S = 0.1
 #: Reports within a stage are written at most this often.
 _REPORT_EVERY_S = 0.2
 #: So long after the last write, one is made that says nothing new.

@@ -40,6 +40,7 @@ from app.worker.fetching import fetch_picture
 from app.worker.identity import token_of
 from app.worker.models import Models, choose
 from app.worker.progress import Fenced, Progress
+from app.worker.spent import Spent
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +49,13 @@ _DEADLINE_LAG_S = 1
 _MAX_BACKOFF_FACTOR = 4
 
 
-def register(app: CeleryApp, task: Task[Any], *, models: Models, storage: Storage) -> None:
+def register(app: CeleryApp, task: Task[Any], *, models: Models, storage: Storage, spent: Spent) -> None:
     """Make a task one that this worker's Celery can run."""
 
     def body(celery_task: CeleryTask, path: str, *, options: dict[str, Any], model: str | None) -> dict[str, Any]:
         loaded = models.require(task)
         message = Message(task=task, path=path, options=options, model=model)
-        return run_job(celery_task, message, loaded, storage)
+        return run_job(celery_task, message, loaded, storage, spent)
 
     app.task(
         body,
@@ -77,13 +78,15 @@ class Message:
     model: str | None
 
 
-def run_job(celery_task: CeleryTask, message: Message, loaded: Mapping[str, Any], storage: Storage) -> dict[str, Any]:
+def run_job(
+    celery_task: CeleryTask, message: Message, loaded: Mapping[str, Any], storage: Storage, spent: Spent
+) -> dict[str, Any]:
     """Try a job once. Raises `AppError` for a failure that stands, `Ignore` to have nothing stored."""
     request = celery_task.request
     request.run_token = token_of(os.getpid())
     progress = Progress(celery_task.backend, request)
     attempt = _Attempt(request.id, progress, storage, celery_task.app.settings)
-    request.when_refused = partial(_clean_up, attempt)
+    request.when_written = partial(_tidy, attempt, spent, message.path)
     record: JobRecord | None = None
     try:
         record = progress.start()
@@ -135,6 +138,13 @@ class _Attempt:
         self.progress.report(0)  # raises once the job is known to be lost
         size = self.storage.store_artifact(self.job_id, name, write)
         return StoredFile(name=name, url=file_url(self.job_id, name), bytes=size)
+
+
+def _tidy(attempt: _Attempt, spent: Spent, path: str, state: State, outcome: Write) -> None:
+    if outcome is not Write.STORED:
+        _clean_up(attempt, outcome)
+    elif state is State.SUCCESS:
+        spent.add(path)
 
 
 def _clean_up(attempt: _Attempt, outcome: Write) -> None:

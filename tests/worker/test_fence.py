@@ -411,15 +411,15 @@ def test_who_only_tells_of_a_cancelled_run_hears_of_it_and_leaves_its_end_to_oth
 def test_who_ends_a_run_is_told_if_that_is_refused(
     backend: FencedBackend, client: redis.Redis, settings: Settings, job: NewJob
 ) -> None:
-    heard: list[Write] = []
+    heard: list[tuple[State, Write]] = []
     request = request_of(job.job_id, token=MINE)
-    request.when_refused = heard.append
+    request.when_written = lambda state, outcome: heard.append((state, outcome))
     start(backend, job)
     leave(client, settings, job.job_id)
 
     backend.store_result(job.job_id, RESULT, State.SUCCESS, request=request)
 
-    assert heard == [Write.CANCELLED]
+    assert heard == [(State.SUCCESS, Write.CANCELLED)]
 
 
 def test_a_start_waits_for_redis(backend: FencedBackend, job: NewJob, monkeypatch: pytest.MonkeyPatch) -> None:

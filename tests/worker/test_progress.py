@@ -138,7 +138,7 @@ def test_a_job_that_was_lost_while_it_said_nothing_hears_of_it_at_its_end(
     def work() -> None:
         with running.told():
             running.enter(State.INFERENCE)
-            clock.now += 0.1
+            clock.now += 0.2
             running.look()
             raise ValueError("what else went wrong is of no account")
 

@@ -18,6 +18,7 @@ from app.registry import NewJob, read
 from app.storage import Storage
 from app.tasks.base import Answer, Attempt
 from app.worker.run import Message, _backoff_s, _sorted, run_job
+from app.worker.spent import Spent
 from tests.backends import RESULT, request_of
 from tests.clock import let_pass
 from tests.fakes import Echo, FakeModel
@@ -80,8 +81,9 @@ def run(
     upload.parent.mkdir(exist_ok=True)
     upload.write_bytes(png(8, 8))
     celery_task: Any = SimpleNamespace(app=celery, backend=celery.backend, request=SimpleNamespace(id=job.job_id))
+    message = Message(task=task, path=job.path, options={}, model=None)
     with pytest.raises(leaves_by):
-        run_job(celery_task, Message(task=task, path=job.path, options={}, model=None), {"fake": FakeModel()}, storage)
+        run_job(celery_task, message, {"fake": FakeModel()}, storage, Spent(storage))
 
 
 def test_a_failed_attempt_leaves_no_files(
