@@ -172,6 +172,11 @@ class Storage:
                 shutil.rmtree(path)
         path.unlink(missing_ok=True)
 
+    def remove_spent(self, relative: str) -> None:
+        """Delete an upload that was read through `resolve`, if it is still there, without looking where it is again."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self.root_name}/{relative}")  # noqa: PTH108  # for every job
+
     def _artifacts_of(self, job_id: str) -> str:
         return f"{self.artifacts.name}/{job_id[:2]}/{job_id}"
 

@@ -32,4 +32,4 @@ class Spent:
             if self._uploads[0][0] > now_s:
                 break
             _, path = self._uploads.popleft()
-            removed(partial(self._storage.remove, path))
+            removed(partial(self._storage.remove_spent, path))

@@ -1,6 +1,6 @@
 """The teller: a thread of a worker process that has Redis told how the job goes which the process works on.
 
-It looks a few times a second while there is a job, and sleeps while there is none. The job's own thread never waits for
+It looks ten times a second while there is a job, and sleeps while there is none. The job's own thread never waits for
 it, nor for what it writes, until its work is done.
 """
 
@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Protocol
 
-_LOOK_EVERY_S = 0.05
+_LOOK_EVERY_S = 0.1
 
 
 class Telling(Protocol):

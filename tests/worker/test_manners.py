@@ -17,7 +17,7 @@ def run(code: str, *arguments: str, session: bool) -> str:
 def test_a_process_gives_way() -> None:
     code = f"import os; {CALL}before = os.nice(0); manners.give_way(); print(os.nice(0) - before)"
 
-    assert int(run(code, session=False)) == 5
+    assert int(run(code, session=False)) == 10
 
 
 def test_a_session_of_its_own_gives_way_as_a_whole(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_a_session_of_its_own_gives_way_as_a_whole(tmp_path: Path) -> None:
 
     run(AS_SESSION, str(autogroup), session=True)
 
-    assert autogroup.read_text() == "5"
+    assert autogroup.read_text() == "10"
 
 
 def test_the_session_of_somebody_else_stays_as_it_is(tmp_path: Path) -> None:
@@ -55,4 +55,4 @@ def test_the_system_takes_it() -> None:
 
     said = run(f"{CALL}manners.give_way_as_session(); {shown}", session=True)
 
-    assert said.strip().endswith("nice 5") is path.exists()
+    assert said.strip().endswith("nice 10") is path.exists()
