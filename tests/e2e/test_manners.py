@@ -1,6 +1,7 @@
 """How the processes of a worker share a machine with the API."""
 
 import os
+from pathlib import Path
 
 from tests.processes import Installation
 
@@ -13,5 +14,13 @@ def test_the_processes_that_run_models_let_the_others_go_first(service: Installa
 
     children = worker.children()
     assert len(children) == 2
-    assert {priority(child) - priority(worker.pid) for child in children} == {5}
+    assert {priority(child) - priority(worker.pid) for child in children} == {10}
     assert priority(worker.pid) == os.getpriority(os.PRIO_PROCESS, 0), "the main process is as this one"
+
+
+def test_a_worker_that_is_a_session_of_its_own_lets_others_go_first(service: Installation) -> None:
+    worker = service.start_worker()
+
+    session = Path(f"/proc/{worker.pid}/autogroup")
+    assert os.getsid(worker.pid) == worker.pid
+    assert not session.exists() or session.read_text().strip().endswith("nice 10")
