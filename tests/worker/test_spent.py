@@ -54,7 +54,9 @@ def test_no_job_waits_while_very_many_uploads_leave(storage: Storage, now: list[
     assert [upload.exists() for upload in uploads] == [False] * _AT_ONCE + [True] * (10 - _AT_ONCE)
 
 
-def test_one_that_is_gone_already_is_no_error(storage: Storage, now: list[float]) -> None:
+def test_one_that_is_gone_already_is_no_error(
+    storage: Storage, now: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     spent = Spent(storage)
     spent.add("uploads/gone")
     now[0] += _KEPT_S
@@ -65,3 +67,4 @@ def test_one_that_is_gone_already_is_no_error(storage: Storage, now: list[float]
     spent.add("uploads/last")
 
     assert not later.exists()
+    assert not caplog.records
