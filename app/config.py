@@ -128,7 +128,10 @@ class Settings(BaseSettings):
 
     #: The tasks that a worker takes jobs of; all, when there are none.
     worker_tasks: Names = ()
-    worker_concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(default_factory=_cores)
+    worker_concurrency: Annotated[int, Field(ge=1, le=1024)] | None = None
+    #: Pictures that a network which classifies or detects is given at once, at most. Above 1, one process of a worker
+    #: runs such networks, and those that run jobs wait for it.
+    batch_max: Annotated[int, Field(ge=1, le=256)] = 1
     #: A process that has grown larger than this (resident memory, what it shares included) is replaced after its job.
     worker_max_memory: Annotated[int, Field(ge=64 * 2**20)] | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -140,6 +143,13 @@ class Settings(BaseSettings):
         if url and not url.startswith(("redis://", "rediss://")):
             raise ValueError("must begin with redis:// or rediss://")
         return url
+
+    @field_validator("batch_max")
+    @classmethod
+    def _is_possible(cls, pictures: int) -> int:
+        if pictures > 1 and not hasattr(os, "memfd_create"):
+            raise ValueError("batches need Linux")
+        return pictures
 
     @field_validator("device")
     @classmethod
@@ -175,9 +185,24 @@ class Settings(BaseSettings):
         return self.queue_ttl + self.task_max_retries * between + self.open_ttl + self.tombstone_ttl
 
     @property
+    def runs_batches(self) -> bool:
+        """Whether networks are given pictures of several jobs at once."""
+        return self.batch_max > 1
+
+    @property
+    def processes(self) -> int:
+        """Processes of a worker that run jobs: one for each core, or enough to fill a batch while another is run."""
+        return self.worker_concurrency or (2 * self.batch_max if self.runs_batches else _cores())
+
+    @property
     def threads_per_process(self) -> int:
-        """Threads each worker process may use, so that all of them together fill the cores once."""
-        return max(1, _cores() // self.worker_concurrency)
+        """Threads that each of them may use, so that all of them together fill the cores once."""
+        return max(1, _cores() // self.processes)
+
+    @property
+    def threads_per_network(self) -> int:
+        """Threads that a network which classifies or detects may use: there is one for each process, or for all."""
+        return _cores() if self.runs_batches else self.threads_per_process
 
 
 @cache

@@ -94,7 +94,8 @@ class Process:
 
     def children(self) -> list[int]:
         """Process ids of its children (Linux, proc(5))."""
-        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+        threads = Path(f"/proc/{self.pid}/task").iterdir()
+        return [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]
 
 
 class RedisServer:

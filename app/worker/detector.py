@@ -1,6 +1,6 @@
 """Networks that find objects: NanoDet-g, and whatever else transformers' `AutoModelForObjectDetection` loads."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -12,6 +12,7 @@ from app.config import Settings
 from app.tasks.base import Detection
 from app.worker import nanodet
 from app.worker.networks import ImageNetwork
+from app.worker.runners import Runner
 from app.worker.sources import Source
 from app.worker.torch_runtime import memory_errors
 
@@ -23,14 +24,15 @@ _NO_CLASS = "N/A"
 class ObjectDetector(ImageNetwork):
     """A detector and its image processor."""
 
-    def __init__(self, source: Source, *, settings: Settings) -> None:
-        """Load and warm up. Raises `ImportError` for a model that needs a package that is not installed.
+    def __init__(self, source: Source, *, settings: Settings, shared: Callable[[], Runner] | None = None) -> None:
+        """Load and warm up, as an `ImageNetwork` does.
 
-        Raises whatever transformers raises for a folder it cannot use.
+        Raises `ImportError` for a model that needs a package that is not installed, and whatever transformers raises
+        for a folder it cannot use.
         """
         nanodet.register()
         try:
-            super().__init__(source, auto_class="AutoModelForObjectDetection", settings=settings)
+            super().__init__(source, auto_class="AutoModelForObjectDetection", settings=settings, shared=shared)
         except ImportError as error:
             if "timm" not in str(error) or find_spec("timm"):
                 raise

@@ -15,6 +15,7 @@ from app.broker import CeleryApp
 from app.config import get_settings
 from app.storage import Storage
 from app.worker import manners, run, transport
+from app.worker.batching.supervisor import Supervisor
 from app.worker.chores import Chores
 from app.worker.keeper import Keeper, withdraw
 from app.worker.models import Models
@@ -57,6 +58,10 @@ def _before_the_fork(sender: Any, **_: Any) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _Parts.reports = Reports.open()
     models.fetch()
+    if settings.runs_batches and models.sources:
+        supervisor = Supervisor(settings, models.sources)
+        supervisor.start()
+        models.letterbox = supervisor.letterbox
     # What there is now stays shared: the collector would write to every object, and so copy each page for each process.
     manners.settle()
 

@@ -7,7 +7,7 @@ to the queue.
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from celery.exceptions import Reject
 
@@ -15,7 +15,9 @@ from app import tasks
 from app.announcements import Labels, LoadedModel, LoadReport
 from app.config import Settings, public_name
 from app.errors import ModelUnavailable
-from app.tasks.base import Captioner, Detector, Loader, Network, Task
+from app.tasks.base import Loader, Task
+from app.worker.batching.letters import Letterbox
+from app.worker.loading import NetworkLoader
 from app.worker.reasons import reason_of
 from app.worker.sources import Source, fetch
 
@@ -31,7 +33,9 @@ class Models:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.tasks = tasks.served(settings)
-        self._sources: dict[str, Source] = {}
+        self.sources: dict[str, Source] = {}
+        #: Where the network process, if there is one, hears of pictures.
+        self.letterbox: Letterbox | None = None
         #: By task, then by the model's public name.
         self._loaded: dict[str, dict[str, Any]] = {}
 
@@ -42,7 +46,7 @@ class Models:
         and devices do not survive a fork.
         """
         names = {name for task in self.tasks for name in task.sources(self.settings)}
-        self._sources = {name: fetch(name, token=self.settings.hf_token) for name in sorted(names)}
+        self.sources = {name: fetch(name, token=self.settings.hf_token) for name in sorted(names)}
         if names:
             from app.worker.imports import import_runtimes  # noqa: PLC0415
 
@@ -52,9 +56,9 @@ class Models:
         """The labels of the models of every task that checks its options by them, as far as their files tell."""
         return {
             task.name: {
-                public_name(model): self._sources[model].labels
+                public_name(model): self.sources[model].labels
                 for model in task.models(self.settings)
-                if model in self._sources
+                if model in self.sources
             }
             for task in self.tasks
             if type(task).check is not Task.check
@@ -62,17 +66,17 @@ class Models:
 
     def load(self, report: Report) -> None:
         """In each process: load every task. A failure is logged and reported, and harms no other task."""
-        if self._sources:
+        if self.sources:
             from app.worker.torch_runtime import set_threads  # noqa: PLC0415
 
             set_threads(self.settings.threads_per_process)
-        loader = _Loader(self.settings, self._sources)
+        loader = NetworkLoader(self.settings, self.sources, letterbox=self.letterbox)
         for task in self.tasks:
             try:
                 models = _load(task, loader)
             except Exception as error:  # a model that does not load is a state of the service, shown by readiness
                 logger.exception("%s did not load", task.name)
-                report(task.name, LoadReport(error=reason_of(error, settings=self.settings, sources=self._sources)))
+                report(task.name, LoadReport(error=reason_of(error, settings=self.settings, sources=self.sources)))
             else:
                 self._loaded[task.name] = models
                 loaded = tuple(LoadedModel(info=model.info, labels=len(model.labels)) for model in models.values())
@@ -91,49 +95,6 @@ def _load(task: Task[Any], loader: Loader) -> dict[str, Any]:
         if model.info.name != name:  # or clients would choose by one name and be answered by another
             raise ValueError(f"the model {name} calls itself {model.info.name}")
     return models
-
-
-T = TypeVar("T")
-
-
-class _Loader:
-    """Gives tasks their networks, each loaded once. Every call raises if a source was not fetched or does not load."""
-
-    def __init__(self, settings: Settings, sources: Mapping[str, Source]) -> None:
-        self.settings = settings
-        self._sources = sources
-        self._loaded: dict[tuple[str, str], Any] = {}
-
-    def classifier(self, source: str) -> Network:
-        """For `AutoModelForImageClassification`."""
-        from app.worker.networks import ImageNetwork  # noqa: PLC0415
-
-        return self._once(
-            "classifier",
-            source,
-            lambda found: ImageNetwork(found, auto_class="AutoModelForImageClassification", settings=self.settings),
-        )
-
-    def detector(self, source: str) -> Detector:
-        """For `AutoModelForObjectDetection`."""
-        from app.worker.detector import ObjectDetector  # noqa: PLC0415
-
-        return self._once("detector", source, lambda found: ObjectDetector(found, settings=self.settings))
-
-    def captioner(self, source: str) -> Captioner:
-        """For models that write text about pictures."""
-        from app.worker.captioner import TorchCaptioner  # noqa: PLC0415
-
-        return self._once("captioner", source, lambda found: TorchCaptioner(found, settings=self.settings))
-
-    def _once(self, kind: str, source: str, load: Callable[[Source], T]) -> T:
-        found = self._sources[source]
-        if found.folder is None:
-            raise FileNotFoundError(found.error)
-        if (kind, source) not in self._loaded:
-            self._loaded[kind, source] = load(found)
-        loaded: T = self._loaded[kind, source]
-        return loaded
 
 
 def choose(models: Mapping[str, Any], name: str | None) -> Any:

@@ -42,19 +42,23 @@ _PROBES = ((256, 256), (384, 256), (256, 384))
 class ImageNetwork:
     """A network and its image processor."""
 
-    def __init__(self, source: Source, *, auto_class: str, settings: Settings) -> None:
-        """Load and warm up. Raises `ValueError` for files that do not suffice, or do not suit the runtime that is set.
+    def __init__(
+        self, source: Source, *, auto_class: str, settings: Settings, shared: Callable[[], Runner] | None = None
+    ) -> None:
+        """Load and warm up. `shared` gives what runs the network if this process is not to have it itself.
 
-        Raises `ArithmeticError` as `predict` does, and whatever transformers raises for a folder it cannot use.
+        Raises `ValueError` for files that do not suffice, or do not suit the runtime that is set, `ArithmeticError` as
+        `predict` does, and whatever transformers raises for a folder it cannot use.
         """
         transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         with reading(source):
             self._processor = transformers.AutoImageProcessor.from_pretrained(source.folder, **LOCAL)  # type: ignore[no-untyped-call]
             self._preparation = preparation_of(self._processor)
             config: Any = transformers.AutoConfig.from_pretrained(str(source.folder), **LOCAL)
-            self._run = self._runner(source, auto_class=auto_class, settings=settings)
+            #: What runs the network behind the image processor.
+            self.runner = shared() if shared else self._runner(source, auto_class=auto_class, settings=settings)
         self.labels: Mapping[int, str] = config.id2label
-        runtime, device = self._run.runtime, self._run.device
+        runtime, device = self.runner.runtime, self.runner.device
         self.info = ModelInfo(name=source.name, revision=source.revision, runtime=runtime, device=device)
         self.warm_up(_probe(_PROBES[0]))
 
@@ -79,15 +83,23 @@ class ImageNetwork:
         tensors = self._processor(images=image, return_tensors="pt")
         return {name: tensor.numpy() for name, tensor in tensors.items() if torch.is_tensor(tensor)}
 
-    @memory_errors()
     def predict(self, inputs: np.ndarray | Arrays) -> Arrays:
         """Run the network. Float32 arrays by their names in transformers, such as `logits` of shape [1, classes].
 
         Raises `DeviceOutOfMemory` or `OutOfMemory`, and `ArithmeticError` when the output is no finite numbers.
         """
-        outputs = self._run(_named(inputs))
-        check_numbers(outputs, name=self.info.name, dtype=self._run.dtype)
+        outputs = self.run(_named(inputs))
+        check_numbers(outputs, name=self.info.name, dtype=self.runner.dtype)
         return outputs
+
+    @memory_errors()
+    def run(self, inputs: Arrays) -> Arrays:
+        """What `predict` does, of a picture or of several, whatever numbers come out."""
+        return self.runner(inputs)
+
+    def probes(self) -> list[Arrays]:
+        """Inputs of every shape in which they may differ, and different ones where they may not."""
+        return [_named(self.preprocess(_probe(size))) for size in _PROBES]
 
     def _runner(self, source: Source, *, auto_class: str, settings: Settings) -> Runner:
         """Raises `Unsuitable` and `OSError` where RUNTIME leaves no choice."""
@@ -119,15 +131,11 @@ class ImageNetwork:
                 network,
                 auto_class=auto_class,
                 preparation=self._preparation,
-                probes=self._probes(),
+                probes=self.probes(),
                 settings=settings,
             )
         except RuntimeError as error:
             raise Unsuitable(f"OpenVINO cannot load {source.name}: {openvino_runtime.line_of(error)}") from error
-
-    def _probes(self) -> list[Arrays]:
-        """Inputs of every shape in which they may differ, and different ones where they may not."""
-        return [_named(self.preprocess(_probe(size))) for size in _PROBES]
 
 
 def _named(inputs: np.ndarray | Arrays) -> Arrays:

@@ -97,6 +97,7 @@ def load(  # noqa: PLR0913  # what comes out depends on all of it
         "class": auto_class,
         "preparation": [preparation.scale, preparation.shift] if preparation else None,
         "shapes": [{name: array.shape for name, array in probe.items()} for probe in probes],
+        "batches": settings.runs_batches,
     }
 
     def compiled_for(model: Any, precision: str) -> Any:
@@ -104,7 +105,14 @@ def load(  # noqa: PLR0913  # what comes out depends on all of it
 
     def make(folder: Path) -> None:
         loaded = Folded(network(), preparation)
-        about, blob = _make(loaded, compiled_for, name=source.name, probes=probes, precisions=precisions)
+        about, blob = _make(
+            loaded,
+            compiled_for,
+            name=source.name,
+            probes=probes,
+            precisions=precisions,
+            any_batch=settings.runs_batches,
+        )
         (folder / _ABOUT).write_text(json.dumps(about))
         (folder / _NETWORK).write_bytes(blob)
 
@@ -156,7 +164,7 @@ def _precisions(core: Any, settings: Settings) -> list[str]:
 def _options(precision: str, settings: Settings) -> dict[str, Any]:
     return {
         "INFERENCE_PRECISION_HINT": precision,
-        "INFERENCE_NUM_THREADS": settings.threads_per_process,
+        "INFERENCE_NUM_THREADS": settings.threads_per_network,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         # Pinned, the processes of a worker would all sit on the first core.
@@ -164,15 +172,19 @@ def _options(precision: str, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _make(
+def _make(  # noqa: PLR0913  # what comes out depends on all of it
     network: Folded,
     compiled_for: Callable[[Any, str], Any],
     *,
     name: str,
     probes: Sequence[Arrays],
     precisions: Sequence[str],
+    any_batch: bool,
 ) -> tuple[dict[str, Any], bytes]:
-    """The compiled network, and what `OpenVINORunner` takes beside it; or else the `refusal`."""
+    """The compiled network, and what `OpenVINORunner` takes beside it; or else the `refusal`.
+
+    It is for batches of one, or, slower for those, for any batch.
+    """
     by_torch, pools = TorchRunner(network), Pools(network)
     expected = [by_torch(probe) for probe in probes]
     for outputs in expected:
@@ -180,6 +192,8 @@ def _make(
     shapes = _shapes(probes)
     if all(side.is_static for shape in shapes for side in shape):
         pools.replace_whole()
+    if any_batch:
+        shapes = [openvino.PartialShape([-1, *list(shape)[1:]]) for shape in shapes]
     try:
         model = _converted(network, probes[0], shapes)
         for precision in precisions:

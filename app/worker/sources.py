@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from app.config import public_name
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,10 @@ class Source:
     labels: tuple[str, ...] = ()
     #: Why there is no folder.
     error: str = ""
+
+
+#: By what they are configured as; passed on from process to process.
+SOURCES: TypeAdapter[dict[str, Source]] = TypeAdapter(dict[str, Source])
 
 
 def fetch(configured: str, *, token: str | None) -> Source:

@@ -103,11 +103,11 @@ def _measure_vit(found: Found, folder: Path, plan: Plan) -> None:
 
 
 @contextlib.contextmanager
-def _side_by_side(folder: Path, settings: Mapping[str, str]) -> Iterator[tuple[Service, RawLoop]]:
+def _side_by_side(folder: Path, settings: Mapping[str, str], **batches: str) -> Iterator[tuple[Service, RawLoop]]:
     _tell("starting")
     folder.mkdir()
     with (
-        running(folder, settings=settings) as service,
+        running(folder, settings={**settings, **batches}) as service,
         raw_loop(folder, processes=machine.cores(), settings=settings) as raw,
     ):
         yield service, raw

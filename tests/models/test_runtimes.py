@@ -229,7 +229,7 @@ def test_float32_is_what_is_left_where_half_of_it_drifts(tmp_path: Path, monkeyp
 
     network = classifier(storage_root=tmp_path)
 
-    assert (network.info.runtime, network._run.dtype) == ("openvino", "float32")
+    assert (network.info.runtime, network.runner.dtype) == ("openvino", "float32")
 
 
 def test_numbers_that_the_processor_does_not_compute_in_are_for_pytorch() -> None:
@@ -303,7 +303,7 @@ def test_what_openvino_cannot_read_any_more_is_converted_anew(
 
 
 def test_a_process_keeps_to_its_threads_and_is_bound_to_no_core(chosen: ImageNetwork) -> None:
-    run: Any = chosen._run
+    run: Any = chosen.runner
     compiled = run._request.get_compiled_model()
 
     assert compiled.get_property("INFERENCE_NUM_THREADS") == settings_for().threads_per_process
@@ -329,7 +329,7 @@ def test_weights_of_pytorch_are_those_of_a_mapped_file() -> None:
 
     maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("weights.pt")]
     ranges = [tuple(int(end, 16) for end in line[0].split("-")) for line in maps]
-    run: Any = network._run
+    run: Any = network.runner
     weights = list(run._network.network.parameters())
     assert len(weights) > 100
     for weight in weights:

@@ -1,0 +1,69 @@
+"""A network in the network process, as a process that runs jobs uses it."""
+
+import logging
+import os
+
+from app.errors import AppError, DeviceOutOfMemory, OutOfMemory, TransientError
+from app.worker.batching import letters
+from app.worker.batching.letters import Answer, Letter, Letterbox, SharedNetwork
+from app.worker.runners import Arrays
+
+logger = logging.getLogger(__name__)
+
+#: Errors that are told apart here as they are where a process has its own network.
+_ERRORS: dict[str, type[AppError]] = {each.__name__: each for each in (DeviceOutOfMemory, OutOfMemory, TransientError)}
+#: How this process ends whose picture the network process dies of.
+_EXIT_CODE = 70
+
+
+class SharedNetworkError(RuntimeError):
+    """The network process could not load a network, or could not run it; its text says why."""
+
+
+class SharedRunner:
+    """Runs a network there. For one thread."""
+
+    def __init__(self, box: Letterbox, network: SharedNetwork) -> None:
+        """Wait until it is loaded. Raises `SharedNetworkError` if it does not load."""
+        self._box = box
+        self._network = network
+        self._memory: int | None = None
+        about = self._ask({}).about
+        self.runtime, self.device, self.dtype = about["runtime"], about["device"], about["dtype"]
+
+    def __call__(self, inputs: Arrays) -> Arrays:
+        """Float32 arrays by their names in transformers, such as `logits` of shape [1, classes].
+
+        Raises `DeviceOutOfMemory`, `OutOfMemory`, `SharedNetworkError` as the network did, and `TransientError` if it
+        is not there at the moment. Ends this process, as its own network's death would, if the network process dies of
+        these very inputs.
+        """
+        answer = self._ask(inputs)
+        return letters.read(self._memory_of_ours(), answer.arrays)
+
+    def _ask(self, inputs: Arrays) -> Answer:
+        memory = self._memory_of_ours()
+        try:
+            answer = self._hear(memory, inputs, alone=False) or self._hear(memory, inputs, alone=True)
+        except BaseException:
+            # Whoever has the letter may still read this memory, and write into it.
+            os.close(memory)
+            self._memory = None
+            raise
+        if answer is None:
+            logger.error("the network process has died twice of this picture, so this process ends as well")
+            logging.shutdown()
+            os._exit(_EXIT_CODE)
+        if answer.error:
+            name, text = answer.error
+            raise _ERRORS.get(name, SharedNetworkError)(text if name in _ERRORS else f"{name}: {text}")
+        return answer
+
+    def _hear(self, memory: int, inputs: Arrays, *, alone: bool) -> Answer | None:
+        letter = Letter(self._network, letters.write(memory, inputs), alone=alone)
+        return letters.ask(self._box.writing, letter, memory)
+
+    def _memory_of_ours(self) -> int:
+        if self._memory is None:
+            self._memory = os.memfd_create("picture")
+        return self._memory

@@ -1,0 +1,69 @@
+"""The main process's part in micro-batching: it starts the network process, and another one whenever it ends."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+
+from app.config import Settings
+from app.worker.batching.letters import Letterbox
+from app.worker.batching.pulse import Pulse
+from app.worker.sources import SOURCES, Source
+
+logger = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 0.5
+#: Between an end and the next start.
+_PAUSE_S = 1.0
+#: Of the time that an attempt has. Those that are with a picture that does not end must have time for a second try.
+_BATCH_SHARE = 1 / 3
+
+
+class Supervisor(threading.Thread):
+    """Sees to it that there is a network process, from the start of the worker to the end of its main process.
+
+    The network process itself ends when it is the last that holds the letterbox.
+    """
+
+    def __init__(self, settings: Settings, sources: Mapping[str, Source]) -> None:
+        super().__init__(name="network-supervisor", daemon=True)
+        self.letterbox = Letterbox.open()
+        self._pulse = Pulse.start()
+        self._sources = SOURCES.dump_json(dict(sources))
+        self._limit_s = settings.soft_time_limit * _BATCH_SHARE
+        # Before torch is imported: its libraries read these once.
+        self._environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads_per_network)}
+
+    def run(self) -> None:
+        """The thread's body."""
+        while True:
+            code = self._watch(self._start())
+            logger.error("the network process has ended with %d, another one starts", code)
+            time.sleep(_PAUSE_S)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._pulse.rest()
+        descriptors = (self.letterbox.reading.fileno(), self._pulse.descriptor)
+        process = subprocess.Popen(  # noqa: S603  # this very program
+            [sys.executable, "-m", "app.worker.batching", *map(str, descriptors)],
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            pass_fds=descriptors,
+        )
+        if process.stdin is not None:
+            process.stdin.write(self._sources)
+            process.stdin.close()
+        return process
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> int:
+        """Its exit code, once it has ended, by itself or because it is too long at a batch."""
+        while True:
+            try:
+                return process.wait(_LOOK_EVERY_S)
+            except subprocess.TimeoutExpired:
+                if self._pulse.busy_s > self._limit_s:
+                    logger.warning("the network process is killed: %.0f s at one batch", self._pulse.busy_s)
+                    process.kill()

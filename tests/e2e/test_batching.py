@@ -1,0 +1,196 @@
+"""Networks given pictures of several jobs at once, and what becomes of the jobs when the process that does it dies."""
+
+import itertools
+import os
+import re
+import signal
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.images import segment, with_segments
+from tests.processes import PHOTOS, Installation, Process, installation, wait_for
+
+#: One attempt may take 10 s less, and a batch a third of that.
+LIMIT_S = 61
+#: Of a JPEG.
+_COMMENT = 0xFE
+
+
+#: No two pictures are alike, or their jobs would share one result.
+_numbers = itertools.count()
+
+
+class Service:
+    """An API, and a worker that gives networks up to four pictures at once."""
+
+    def __init__(self, installed: Installation) -> None:
+        self.installed = installed
+        installed.start_api("app.api")
+        self.worker = installed.start_worker(
+            "app.worker.main",
+            WORKER_TASKS="classify",
+            BATCH_MAX="4",
+            WORKER_CONCURRENCY="8",
+            TASK_TIME_LIMIT=str(LIMIT_S),
+            LOG_LEVEL="DEBUG",
+        )
+        installed.wait_until_ready()
+
+    @property
+    def log(self) -> str:
+        return self.worker.log.read_text()
+
+    def submit(self, times: int) -> list[str]:
+        """So many jobs, with the same photo in as many different files."""
+        photo = (PHOTOS / "dog.jpg").read_bytes()
+        comments = [segment(_COMMENT, next(_numbers).to_bytes(2, "big")) for _ in range(times)]
+        return [self.installed.submit("classify", with_segments(photo, comment)) for comment in comments]
+
+    def assert_done(self, jobs: list[str], *, attempts: int = 1) -> None:
+        for job_id in jobs:
+            result: Any = self.installed.result(job_id, timeout_s=60)
+            assert result["predictions"][0]["label"] == "malamute"
+            assert result["model"]["runtime"] == "openvino"
+            assert result["attempts"] == attempts
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with installation(tmp_path_factory.mktemp("batching")) as installed:
+        yield Service(installed)
+
+
+def network_process(worker: Process) -> int | None:
+    for process_id in worker.children():
+        with suppress(FileNotFoundError):  # it has ended since
+            if b"app.worker.batching" in Path(f"/proc/{process_id}/cmdline").read_bytes():
+                return process_id
+    return None
+
+
+def stop_at_a_batch(service: Service) -> int:
+    """Stop the network process while it runs a batch. Returns its process id."""
+    process_id = wait_for(lambda: network_process(service.worker), what="a network process")
+    pulse = wait_for(lambda: _descriptor(process_id, "/memfd:pulse"), what="its pulse")
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if _moment(pulse):
+            os.kill(process_id, signal.SIGSTOP)
+            wait_for(lambda: _is_stopped(process_id), what="its stop")
+            if _moment(pulse):
+                return process_id
+            os.kill(process_id, signal.SIGCONT)
+    raise AssertionError("no batch was seen")
+
+
+def kill_at_a_batch(service: Service) -> None:
+    process_id = stop_at_a_batch(service)
+    os.kill(process_id, signal.SIGKILL)
+    wait_for(lambda: _is_gone(process_id), what="its end")
+
+
+def _descriptor(process_id: int, name: str) -> Path | None:
+    for path in Path(f"/proc/{process_id}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if str(path.readlink()).startswith(name):
+                return path
+    return None
+
+
+def _moment(pulse: Path) -> float:
+    (moment,) = struct.unpack("d", pulse.read_bytes())
+    return float(moment)
+
+
+def _is_stopped(process_id: int) -> bool:
+    return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def _is_gone(process_id: int) -> bool:
+    return not Path(f"/proc/{process_id}").exists()
+
+
+def test_jobs_are_run_together_and_answered_each(service: Service) -> None:
+    service.assert_done(service.submit(24))
+
+    sizes = [int(size) for size in re.findall(r"a batch of (\d+)", service.log)]
+    assert max(sizes) > 1
+
+
+@pytest.mark.timeout(180)
+def test_the_death_of_the_network_process_costs_no_job_an_attempt(service: Service) -> None:
+    jobs = service.submit(12)
+    kill_at_a_batch(service)
+
+    service.assert_done(jobs)
+    assert {service.installed.crashes(job_id) for job_id in jobs} == {0}
+
+
+@pytest.mark.timeout(180)
+def test_a_job_that_the_network_process_dies_of_twice_has_crashed_once(service: Service) -> None:
+    (job_id,) = service.submit(1)
+    for _ in range(2):
+        kill_at_a_batch(service)
+
+    service.assert_done([job_id], attempts=2)
+    assert service.installed.crashes(job_id) == 1
+
+
+@pytest.mark.timeout(180)
+def test_a_batch_that_does_not_end_is_ended_before_its_jobs_are_late(service: Service) -> None:
+    jobs = service.submit(12)
+    process_id = stop_at_a_batch(service)
+
+    wait_for(lambda: _is_gone(process_id), timeout_s=LIMIT_S, what="its end")
+    service.assert_done(jobs)
+
+
+def test_a_job_that_waits_for_a_batch_can_be_cancelled_and_no_other_is(service: Service) -> None:
+    jobs = service.submit(6)
+    process_id = stop_at_a_batch(service)
+    cancelled = wait_for(
+        lambda: next((each for each in jobs if service.installed.status(each)["state"] == "INFERENCE"), None),
+        what="a job that waits",
+    )
+
+    assert service.installed.http.post(f"/jobs/{cancelled}/cancel").json()["outcome"] == "cancellation_requested"
+    service.installed.wait_for_state(cancelled, "REVOKED")
+    os.kill(process_id, signal.SIGCONT)
+
+    service.assert_done([job_id for job_id in jobs if job_id != cancelled])
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_network_process_ends_with_its_worker(tmp_path: Path, number: signal.Signals) -> None:
+    with installation(tmp_path) as installed:
+        service = Service(installed)
+        process_id = wait_for(lambda: network_process(service.worker), what="a network process")
+        service.assert_done(service.submit(4))
+
+        service.worker.stop(number)
+
+        wait_for(lambda: _is_gone(process_id), what="its end")
+
+
+@pytest.mark.timeout(120)
+def test_a_model_that_does_not_load_there_is_named_by_readiness(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("config.json", "preprocessor_config.json"):
+        (broken / name).write_bytes((Path("models/efficientnet-lite0") / name).read_bytes())
+    (broken / "model.safetensors").write_bytes(b"none")
+    with installation(tmp_path, CLASSIFY_MODEL=str(broken)) as installed:
+        installed.start_api("app.api")
+        installed.start_worker("app.worker.main", WORKER_TASKS="classify", BATCH_MAX="2")
+
+        def reason() -> str | None:
+            return next(iter(re.findall(r"SharedNetworkError[^\"]+", installed.http.get("/health/ready").text)), None)
+
+        assert "SafetensorError" in wait_for(reason, timeout_s=60, what="the reason")
