@@ -69,17 +69,25 @@ class Answer:
     error: tuple[str, str] | None = None
 
 
-def ask(box: socket.socket, letter: Letter, memory: int) -> Answer | None:
-    """Send a letter and wait for its answer. None if the network process that had it has died.
+def send(box: socket.socket, letter: Letter, memory: int) -> socket.socket:
+    """Send a letter, waiting while the box is full. Returns where its answer comes, for the caller to close.
 
-    Whatever the wait is ended by: the letter may still be answered, and the memory still be written to.
+    Until then, and after a close that came first, the letter may be answered and the memory be written to.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours:
-        with theirs:
-            words = (letter.network.kind, letter.network.source, letter.arrays, letter.alone)
+    with theirs:
+        words = (letter.network.kind, letter.network.source, letter.arrays, letter.alone)
+        try:
             socket.send_fds(box, [json.dumps(words).encode()], [memory, theirs.fileno()])
-        line = ours.recv(_MAX_LINE)
+        except BaseException:
+            ours.close()
+            raise
+    return ours
+
+
+def hear(answers: socket.socket) -> Answer | None:
+    """Wait for the answer. None if the network process that had the letter has died."""
+    line = answers.recv(_MAX_LINE)
     if not line:
         return None
     arrays, about, error = json.loads(line)

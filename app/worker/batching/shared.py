@@ -61,7 +61,8 @@ class SharedRunner:
 
     def _hear(self, memory: int, inputs: Arrays, *, alone: bool) -> Answer | None:
         letter = Letter(self._network, letters.write(memory, inputs), alone=alone)
-        return letters.ask(self._box.writing, letter, memory)
+        with letters.send(self._box.writing, letter, memory) as answers:
+            return letters.hear(answers)
 
     def _memory_of_ours(self) -> int:
         if self._memory is None:

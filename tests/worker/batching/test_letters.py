@@ -1,16 +1,14 @@
 """The wire between the processes that run jobs and the network process."""
 
 import os
+import socket
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from billiard.exceptions import SoftTimeLimitExceeded
 
 from app.worker.batching import letters
 from app.worker.batching.letters import Answer, Letter, Letterbox, Received, SharedNetwork
-from app.worker.deadline import deadline
 
 NETWORK = SharedNetwork("classifier", "models/some")
 PICTURE = {"pixel_values": np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)}
@@ -30,16 +28,15 @@ def memory() -> Iterator[int]:
     os.close(memory)
 
 
-@pytest.fixture
-def elsewhere() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor() as pool:
-        yield pool
-
-
 def received(box: Letterbox) -> Received:
     letter = letters.receive(box.reading, wait=True)
     assert letter is not None
     return letter
+
+
+def heard(answers: socket.socket) -> Answer | None:
+    with answers:
+        return letters.hear(answers)
 
 
 def test_arrays_of_any_kind_come_out_as_they_went_in(memory: int) -> None:
@@ -67,11 +64,9 @@ def test_memory_that_is_too_short_is_noticed(memory: int) -> None:
         letters.read(memory, layout)
 
 
-def test_a_letter_is_read_and_answered_as_it_was_written(
-    box: Letterbox, memory: int, elsewhere: ThreadPoolExecutor
-) -> None:
+def test_a_letter_is_read_and_answered_as_it_was_written(box: Letterbox, memory: int) -> None:
     letter = Letter(NETWORK, letters.write(memory, PICTURE), alone=True)
-    reply = elsewhere.submit(letters.ask, box.writing, letter, memory)
+    answers = letters.send(box.writing, letter, memory)
 
     arrived = received(box)
     assert arrived.letter == letter
@@ -79,64 +74,59 @@ def test_a_letter_is_read_and_answered_as_it_was_written(
     logits = {"logits": np.array([[0.5, 2]], np.float32)}
     arrived.answer(Answer(arrays=letters.write(arrived.memory, logits), about={"runtime": "torch"}))
 
-    answer = reply.result()
+    answer = heard(answers)
     assert answer is not None
     assert (answer.about, answer.error) == ({"runtime": "torch"}, None)
     np.testing.assert_array_equal(letters.read(memory, answer.arrays)["logits"], logits["logits"])
 
 
-def test_an_error_is_told_by_its_name_and_text_however_long(
-    box: Letterbox, memory: int, elsewhere: ThreadPoolExecutor
-) -> None:
-    reply = elsewhere.submit(letters.ask, box.writing, Letter(NETWORK), memory)
+def test_an_error_is_told_by_its_name_and_text_however_long(box: Letterbox, memory: int) -> None:
+    answers = letters.send(box.writing, Letter(NETWORK), memory)
 
     received(box).answer(Answer(error=("ValueError", "no" * 100_000)))
 
-    answer = reply.result()
+    answer = heard(answers)
     assert answer is not None
     assert answer.error is not None
     assert answer.error[0] == "ValueError"
     assert answer.error[1].startswith("nono")
 
 
-def test_who_had_the_letter_is_heard_to_die(box: Letterbox, memory: int, elsewhere: ThreadPoolExecutor) -> None:
-    reply = elsewhere.submit(letters.ask, box.writing, Letter(NETWORK), memory)
+def test_who_had_the_letter_is_heard_to_die(box: Letterbox, memory: int) -> None:
+    answers = letters.send(box.writing, Letter(NETWORK), memory)
 
     received(box).close()
 
-    assert reply.result() is None
+    assert heard(answers) is None
 
 
-def test_a_letter_waits_in_the_box_when_nobody_is_there(
-    box: Letterbox, memory: int, elsewhere: ThreadPoolExecutor
-) -> None:
+def test_a_letter_waits_in_the_box_when_nobody_is_there(box: Letterbox, memory: int) -> None:
     first_reader = box.reading.dup()
-    reply = elsewhere.submit(letters.ask, box.writing, Letter(NETWORK), memory)
+    answers = letters.send(box.writing, Letter(NETWORK), memory)
     first_reader.close()
 
     received(box).answer(Answer(about={"runtime": "torch"}))
 
-    answer = reply.result()
+    answer = heard(answers)
     assert answer is not None
     assert answer.about == {"runtime": "torch"}
 
 
 def test_a_letter_that_nobody_waits_for_any_more_is_known_by_that(box: Letterbox, memory: int) -> None:
-    with pytest.raises(SoftTimeLimitExceeded), deadline(0.05):
-        letters.ask(box.writing, Letter(NETWORK), memory)
+    letters.send(box.writing, Letter(NETWORK), memory).close()
 
     arrived = received(box)
     assert not arrived.is_wanted
     arrived.answer(Answer(about={"runtime": "torch"}))  # raises nothing
 
 
-def test_one_that_is_waited_for_is_wanted(box: Letterbox, memory: int, elsewhere: ThreadPoolExecutor) -> None:
-    reply = elsewhere.submit(letters.ask, box.writing, Letter(NETWORK), memory)
+def test_one_that_is_waited_for_is_wanted(box: Letterbox, memory: int) -> None:
+    answers = letters.send(box.writing, Letter(NETWORK), memory)
     arrived = received(box)
 
     assert arrived.is_wanted
     arrived.close()
-    reply.result()
+    assert heard(answers) is None
 
 
 def test_an_empty_box_is_told_from_one_that_nobody_writes_to(box: Letterbox) -> None:

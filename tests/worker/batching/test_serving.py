@@ -1,0 +1,165 @@
+"""What the network process does with letters, with networks that double numbers."""
+
+import os
+import socket
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.worker.batching import letters
+from app.worker.batching.letters import Letter, Letterbox, SharedNetwork
+from app.worker.batching.pulse import Pulse
+from app.worker.batching.serving import Networks, serve
+from app.worker.runners import Arrays
+
+ONE, OTHER = SharedNetwork("classifier", "models/one"), SharedNetwork("detector", "models/other")
+
+
+class Loader:
+    """Loads networks, unless it is told to fail."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.loads: list[str] = []
+        #: Of each run, but for those of a network's first try, the network and how many pictures it was given.
+        self.batches: list[tuple[str, int]] = []
+
+    def classifier(self, source: str) -> Any:
+        self.loads.append(source)
+        if self.error:
+            raise self.error
+        return SimpleNamespace(
+            info=SimpleNamespace(name=source),
+            runner=SimpleNamespace(runtime="torch", device="cuda", dtype="float16"),
+            run=lambda inputs: self._run(source, inputs),
+            probes=lambda: [{"pixels": np.zeros((1, 2), np.float32)}],
+        )
+
+    detector = classifier
+
+    def _run(self, source: str, inputs: Arrays) -> Arrays:
+        if inputs["pixels"].any():
+            self.batches.append((source, len(inputs["pixels"])))
+        if (inputs["pixels"] == 13).any():
+            raise ValueError("thirteen")
+        return {"logits": inputs["pixels"] * 2}
+
+
+class Office:
+    """A letterbox, what was written to it, and a network process that reads all of it and ends."""
+
+    def __init__(self) -> None:
+        self.box = Letterbox.open()
+        self.loader = Loader()
+        self.networks = Networks(self.loader, Pulse.start())
+        self._waiting: list[tuple[int, socket.socket]] = []
+
+    def write(self, network: SharedNetwork, *numbers: float, alone: bool = False) -> int:
+        """Ask what becomes of these numbers, or, without any, how the network is run. Returns the letter's number."""
+        memory = os.memfd_create("test")
+        arrays = {"pixels": np.array([numbers], np.float32)} if numbers else {}
+        letter = Letter(network, letters.write(memory, arrays), alone=alone)
+        self._waiting.append((memory, letters.send(self.box.writing, letter, memory)))
+        return len(self._waiting) - 1
+
+    def give_up(self, number: int) -> None:
+        """Wait for this answer no longer."""
+        self._waiting[number][1].close()
+
+    def work(self, *, batch_max: int = 8) -> list[object]:
+        """What comes back: the doubled numbers, what a network says of itself, or an error."""
+        self.box.writing.close()
+        serve(self.box.reading, self.networks, batch_max=batch_max)
+        return [self._heard(*waiting) for waiting in self._waiting if waiting[1].fileno() >= 0]
+
+    def close(self) -> None:
+        self.box.reading.close()
+        self.box.writing.close()
+        for memory, answers in self._waiting:
+            os.close(memory)
+            answers.close()
+
+    def _heard(self, memory: int, answers: socket.socket) -> object:
+        answer = letters.hear(answers)
+        assert answer is not None
+        arrays = letters.read(memory, answer.arrays)
+        return arrays["logits"].tolist() if arrays else answer.error or answer.about
+
+
+@pytest.fixture
+def office() -> Iterator[Office]:
+    office = Office()
+    yield office
+    office.close()
+
+
+def test_what_waits_is_run_together_up_to_the_most(office: Office) -> None:
+    for number in range(5):
+        office.write(ONE, number, 1)
+
+    assert office.work(batch_max=3) == [[[2 * number, 2]] for number in range(5)]
+    assert office.loader.batches == [("models/one", 3), ("models/one", 2)]
+
+
+def test_networks_and_shapes_are_told_apart(office: Office) -> None:
+    office.write(ONE, 1, 1)
+    office.write(OTHER, 2, 2)
+    office.write(ONE, 3, 3, 3)
+    office.write(ONE, 4, 4)
+
+    assert office.work() == [[[2, 2]], [[4, 4]], [[6, 6, 6]], [[8, 8]]]
+    assert office.loader.batches == [("models/one", 2), ("models/other", 1), ("models/one", 1)]
+
+
+def test_a_picture_that_is_to_be_alone_is(office: Office) -> None:
+    for alone in (False, True, False, True):
+        office.write(ONE, 1, 1, alone=alone)
+
+    assert office.work() == [[[2, 2]]] * 4
+    assert office.loader.batches == [("models/one", 2), ("models/one", 1), ("models/one", 1)]
+
+
+def test_what_nobody_waits_for_any_more_is_not_run(office: Office) -> None:
+    office.write(ONE, 1, 1)
+    office.give_up(office.write(ONE, 2, 2))
+
+    assert office.work() == [[[2, 2]]]
+    assert office.loader.batches == [("models/one", 1)]
+
+
+def test_a_network_says_what_runs_it_and_is_loaded_once(office: Office) -> None:
+    for _ in range(3):
+        office.write(ONE)
+    office.write(ONE, 1, 1)
+
+    about = {"runtime": "torch", "device": "cuda", "dtype": "float16"}
+    assert office.work(batch_max=2) == [about, about, about, [[2, 2]]]
+    assert office.loader.loads == ["models/one"]
+
+
+def test_an_error_is_of_its_picture_alone(office: Office) -> None:
+    office.write(ONE, 1, 1)
+    office.write(ONE, 13, 1)
+
+    assert office.work() == [[[2, 2]], ("ValueError", "thirteen")]
+
+
+def test_a_network_that_does_not_load_says_why_to_all_who_ask_and_is_not_tried_for_each(office: Office) -> None:
+    office.loader.error = ValueError("lacks weights")
+    for _ in range(3):
+        office.write(ONE)
+
+    assert office.work(batch_max=1) == [("ValueError", "lacks weights")] * 3
+    assert office.loader.loads == ["models/one"]
+
+
+def test_a_picture_whose_network_does_not_load_may_be_tried_again(office: Office) -> None:
+    office.loader.error = MemoryError("none left")
+    office.write(ONE, 1, 1)
+    office.write(ONE, 2, 2)
+
+    assert office.work(batch_max=1) == [("TransientError", "The model is not loaded at the moment.")] * 2
+    assert office.loader.loads == ["models/one"] * 2, "it may load now"
