@@ -1,8 +1,8 @@
 """`make bench`: what the service does on this machine, beside the raw loop of the same runtime and preparation.
 
 for each photo: the service and the raw loop start → they take turns; with the first photo also one client alone, and
-arrivals that wait for nobody → they end. Then the same with a ViT-B/16 of random weights. At the end tables, JSON and a
-chart. The exit status is 1 if measuring failed, or, with --check, if a ratio was missed.
+arrivals that wait for nobody → they end. Then the same with a ViT-B/16 of random weights, and again in batches. At the
+end tables, JSON and a chart. The exit status is 1 if measuring failed, or, with --check, if a ratio was missed.
 """
 
 import argparse
@@ -16,13 +16,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from tests.benchmarks import chart, checks, machine, report
-from tests.benchmarks.checks import Check
+from tests.benchmarks.checks import BATCHED, Check
 from tests.benchmarks.parts import FULL, QUICK, Closed, Idle, Open, Plan, closed, idle, open_loop
 from tests.benchmarks.photos import Photo, photos
 from tests.benchmarks.raw_loop import RawLoop, raw_loop
 from tests.benchmarks.service import SETTINGS, Service, running
 from tests.processes import ROOT
 
+#: What the worker is told for batches, of which one is run while the next one gathers, and what that is called.
+BATCHES = {"BATCH_MAX": "8", "WORKER_CONCURRENCY": "16"}
 PARTS = ("idle", "sizes", "open", "vit")
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 #: Tries do not replace the figures that are kept.
@@ -97,17 +99,22 @@ def _measure_vit(found: Found, folder: Path, plan: Plan) -> None:
     photo: Photo = photos(folder)[0]
     # It does few pictures a second, and they are counted.
     longer = replace(plan, raw_s=2 * plan.raw_s, closed_s=3 * plan.closed_s)
-    with _side_by_side(folder / "vit", {**SETTINGS, "CLASSIFY_MODEL": str(weights)}) as (service, raw):
-        _tell("16 clients with a ViT-B/16")
-        found.closed.append(closed(service, raw, photo, longer, network="ViT-B/16"))
+    settings = {**SETTINGS, "CLASSIFY_MODEL": str(weights)}
+    for number, (network, batches) in enumerate((("ViT-B/16", {}), (BATCHED, BATCHES))):
+        with _side_by_side(folder / f"vit-{number}", settings, batches) as (service, raw):
+            _tell(f"16 clients with a {network}")
+            found.closed.append(closed(service, raw, photo, longer, network=network))
 
 
 @contextlib.contextmanager
-def _side_by_side(folder: Path, settings: Mapping[str, str], **batches: str) -> Iterator[tuple[Service, RawLoop]]:
+def _side_by_side(
+    folder: Path, settings: Mapping[str, str], batches: Mapping[str, str] | None = None
+) -> Iterator[tuple[Service, RawLoop]]:
+    """Both, of which the service alone may run batches."""
     _tell("starting")
     folder.mkdir()
     with (
-        running(folder, settings={**settings, **batches}) as service,
+        running(folder, settings={**settings, **(batches or {})}) as service,
         raw_loop(folder, processes=machine.cores(), settings=settings) as raw,
     ):
         yield service, raw

@@ -69,12 +69,14 @@ class Service:
         """What everything has taken so far."""
         with contextlib.closing(self._redis.client()) as client:
             stats, commands = client.info("stats"), client.info("commandstats")
-        function_s = meter.read(self._meters)
+        children = children_of(self._worker.pid)
+        in_networks_s = sum(cpu_s(child) for child in children if _runs_batches(child))
+        function_s = meter.read(self._meters) + in_networks_s
         return Meters(
             cpu_s={
                 "API": _with_children(self._api),
                 "worker, main process": cpu_s(self._worker.pid),
-                "worker processes": sum(map(cpu_s, children_of(self._worker.pid))) - function_s,
+                "worker processes": sum(map(cpu_s, children)) - function_s,
                 MODEL_FUNCTION: function_s,
                 "Redis": cpu_s(self._redis.process.pid),
             },
@@ -99,6 +101,11 @@ def running(folder: Path, *, settings: Mapping[str, str]) -> Iterator[Service]:
         raise
     finally:
         installation.close()
+
+
+def _runs_batches(process_id: int) -> bool:
+    """Whether it is a network process, all of whose time is the model function's."""
+    return b"app.worker.batching" in Path(f"/proc/{process_id}/cmdline").read_bytes()
 
 
 def _with_children(process: Process) -> float:

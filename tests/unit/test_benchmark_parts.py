@@ -105,7 +105,7 @@ def test_idle_and_open_loops_leave_the_raw_time_out(outcomes: list[Outcome]) -> 
 
 def test_what_must_be_shown_is_judged(outcomes: list[Outcome]) -> None:
     lite0 = closed(outcomes)
-    vit = replace(lite0, network="ViT-B/16", served_to_raw=0.94)
+    vit = replace(lite0, network=checks.BATCHED, served_to_raw=0.94)
     calm = Idle(20, submit=Spread(2, 4), status=None, wait=Spread(9.9, 30))
     late = Open(1.5, 150, 60, 100, {"queue_full": 3}, Spread(4, 10), None, None, None)
     found = Found([lite0, replace(lite0, photo="larger", served_to_raw=0.1), vit], calm, [late])
