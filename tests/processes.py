@@ -98,6 +98,15 @@ class Process:
         return [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]
 
 
+def open_files(process_id: int) -> dict[str, Path]:
+    """What a process has open, by its name, as a path by which it can be opened (Linux, proc(5))."""
+    found = {}
+    for path in Path(f"/proc/{process_id}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since
+            found[str(path.readlink())] = path
+    return found
+
+
 class RedisServer:
     """A real redis-server with its append-only file in `folder`, restartable on the same port."""
 

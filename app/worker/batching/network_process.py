@@ -1,8 +1,9 @@
-"""The network process: `python -m app.worker.batching LETTERBOX PULSE`, both file descriptors.
+"""The network process: `python -m app.worker.batching LETTERBOX PULSE SOURCES`, all of them file descriptors.
 
-The models' sources come as JSON on standard input. It ends when all processes have ended that may write a letter.
+It ends when all processes have ended that may write a letter.
 """
 
+import os
 import signal
 import socket
 import sys
@@ -30,6 +31,6 @@ def main() -> None:
     logs.configure(settings)
     manners.give_way()
     set_threads(settings.threads_per_network)
-    loader = NetworkLoader(settings, SOURCES.validate_json(sys.stdin.buffer.read()))
-    box, pulse = socket.socket(fileno=int(sys.argv[1])), Pulse(int(sys.argv[2]))
-    serve(box, Networks(loader, pulse), batch_max=settings.batch_max)
+    box, pulse, sources = map(int, sys.argv[1:])
+    loader = NetworkLoader(settings, SOURCES.validate_json(os.pread(sources, os.fstat(sources).st_size, 0)))
+    serve(socket.socket(fileno=box), Networks(loader, Pulse(pulse)), batch_max=settings.batch_max)

@@ -70,6 +70,7 @@ class Networks:
         if network not in self._loaded:
             loaded = getattr(self._loader, network.kind)(network.source)
             self._loaded[network] = loaded, BatchRunner(loaded.run, loaded.probes(), name=loaded.info.name)
+            self._failed.pop(network, None)
             manners.settle()
         return self._loaded[network]
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-import subprocess
+import signal
 import sys
 import threading
 import time
@@ -29,41 +29,44 @@ class Supervisor(threading.Thread):
     """
 
     def __init__(self, settings: Settings, sources: Mapping[str, Source]) -> None:
+        """Start the first one."""
         super().__init__(name="network-supervisor", daemon=True)
         self.letterbox = Letterbox.open()
         self._pulse = Pulse.start()
-        self._sources = SOURCES.dump_json(dict(sources))
+        self._sources = os.memfd_create("sources")
+        os.write(self._sources, SOURCES.dump_json(dict(sources)))
         self._limit_s = settings.soft_time_limit * _BATCH_SHARE
         # Before torch is imported: its libraries read these once.
         self._environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads_per_network)}
+        self._process_id = self._spawn()
 
     def run(self) -> None:
         """The thread's body."""
         while True:
-            code = self._watch(self._start())
+            code = self._watch(self._process_id)
             logger.error("the network process has ended with %d, another one starts", code)
             time.sleep(_PAUSE_S)
+            self._process_id = self._spawn()
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _spawn(self) -> int:
+        """Start one. Not by `subprocess`, whose pipes a worker process would inherit that is forked meanwhile."""
         self._pulse.rest()
-        descriptors = (self.letterbox.reading.fileno(), self._pulse.descriptor)
-        process = subprocess.Popen(  # noqa: S603  # this very program
+        descriptors = (self.letterbox.reading.fileno(), self._pulse.descriptor, self._sources)
+        return os.posix_spawn(
+            sys.executable,
             [sys.executable, "-m", "app.worker.batching", *map(str, descriptors)],
-            env=self._environment,
-            stdin=subprocess.PIPE,
-            pass_fds=descriptors,
+            self._environment,
+            # To itself: it is inherited then (POSIX, posix_spawn_file_actions_adddup2).
+            file_actions=[(os.POSIX_SPAWN_DUP2, each, each) for each in descriptors],
         )
-        if process.stdin is not None:
-            process.stdin.write(self._sources)
-            process.stdin.close()
-        return process
 
-    def _watch(self, process: subprocess.Popen[bytes]) -> int:
+    def _watch(self, process_id: int) -> int:
         """Its exit code, once it has ended, by itself or because it is too long at a batch."""
         while True:
-            try:
-                return process.wait(_LOOK_EVERY_S)
-            except subprocess.TimeoutExpired:
-                if self._pulse.busy_s > self._limit_s:
-                    logger.warning("the network process is killed: %.0f s at one batch", self._pulse.busy_s)
-                    process.kill()
+            ended, status = os.waitpid(process_id, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+            if self._pulse.busy_s > self._limit_s:
+                logger.warning("the network process is killed: %.0f s at one batch", self._pulse.busy_s)
+                os.kill(process_id, signal.SIGKILL)
+            time.sleep(_LOOK_EVERY_S)

@@ -22,15 +22,16 @@ class Loader:
     """Loads networks, unless it is told to fail."""
 
     def __init__(self) -> None:
-        self.error: Exception | None = None
+        #: How many loads fail.
+        self.errors = 0
         self.loads: list[str] = []
         #: Of each run, but for those of a network's first try, the network and how many pictures it was given.
         self.batches: list[tuple[str, int]] = []
 
     def classifier(self, source: str) -> Any:
         self.loads.append(source)
-        if self.error:
-            raise self.error
+        if len(self.loads) <= self.errors:
+            raise ValueError("lacks weights")
         return SimpleNamespace(
             info=SimpleNamespace(name=source),
             runner=SimpleNamespace(runtime="torch", device="cuda", dtype="float16"),
@@ -148,7 +149,7 @@ def test_an_error_is_of_its_picture_alone(office: Office) -> None:
 
 
 def test_a_network_that_does_not_load_says_why_to_all_who_ask_and_is_not_tried_for_each(office: Office) -> None:
-    office.loader.error = ValueError("lacks weights")
+    office.loader.errors = 99
     for _ in range(3):
         office.write(ONE)
 
@@ -157,9 +158,18 @@ def test_a_network_that_does_not_load_says_why_to_all_who_ask_and_is_not_tried_f
 
 
 def test_a_picture_whose_network_does_not_load_may_be_tried_again(office: Office) -> None:
-    office.loader.error = MemoryError("none left")
+    office.loader.errors = 99
     office.write(ONE, 1, 1)
     office.write(ONE, 2, 2)
 
     assert office.work(batch_max=1) == [("TransientError", "The model is not loaded at the moment.")] * 2
     assert office.loader.loads == ["models/one"] * 2, "it may load now"
+
+
+def test_what_has_loaded_after_all_says_so(office: Office) -> None:
+    office.loader.errors = 2
+    for numbers in ((), (1, 1), (), (2, 2), ()):
+        office.write(ONE, *numbers)
+
+    kinds = [type(answer) for answer in office.work(batch_max=1)]
+    assert kinds == [tuple, tuple, tuple, list, dict]
