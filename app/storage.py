@@ -17,7 +17,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -113,12 +113,10 @@ class Storage:
 
     def resolve(self, relative: str) -> Path:
         """The absolute path of a stored file. Raises `InternalError` for a path that leaves the root."""
-        # The root is resolved; a plain path below it is looked through for links, and no more than that.
-        path, *parts = self.root_name, *relative.split("/")
-        for part in parts:
-            path = f"{path}/{part}"
-            if part in _NO_NAMES or "\0" in part or os.path.islink(path):  # noqa: PTH114  # for every job
-                return self._resolve_odd(relative)
+        folder, _, name = relative.rpartition("/")
+        path = f"{self.root_name}/{relative}"
+        if not _is_plain(name) or not _holds_no_link(self.root_name, folder) or os.path.islink(path):  # noqa: PTH114
+            return self._resolve_odd(relative)
         return Path(path)
 
     def _resolve_odd(self, relative: str) -> Path:
@@ -192,6 +190,21 @@ class Storage:
                 continue
             if written_s < moment_s:
                 yield path.stem, str(path.relative_to(self.root))
+
+
+def _is_plain(name: str) -> bool:
+    return name not in _NO_NAMES and "\0" not in name
+
+
+@lru_cache(maxsize=1024)
+def _holds_no_link(root: str, folder: str) -> bool:
+    """Whether a folder below a resolved root is what its name says. They are ours and stay, so each is seen once."""
+    path = root
+    for part in folder.split("/"):
+        path = f"{path}/{part}"
+        if not _is_plain(part) or os.path.islink(path):  # noqa: PTH114  # as the paths of files
+            return False
+    return True
 
 
 def _write_new(path: str, pieces: Iterable[Buffer]) -> None:
