@@ -35,10 +35,10 @@ from app.documents import Job, result_document, status_document, status_url
 from app.errors import AppError
 from app.idempotency import Answered, Claimed
 from app.imaging import AT_ONCE_BYTES
+from app.incoming import IncomingUpload
 from app.jobs import Picture
 from app.schemas import StatusDocument
 from app.states import State
-from app.storage import IncomingUpload
 from app.tasks.base import Task
 
 logger = logging.getLogger(__name__)
