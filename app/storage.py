@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -76,10 +75,12 @@ class Storage:
 
     def resolve(self, relative: str) -> Path:
         """The absolute path of a stored file. Raises `InternalError` for a path that leaves the root."""
-        folder, _, name = relative.rpartition("/")
-        path = f"{self.root_name}/{relative}"
-        if not _is_plain(name) or not _holds_no_link(self.root_name, folder) or os.path.islink(path):  # noqa: PTH114
-            return self._resolve_odd(relative)
+        # The root is resolved; a plain path below it is looked through for links, and no more than that.
+        path, *parts = self.root_name, *relative.split("/")
+        for part in parts:
+            path = f"{path}/{part}"
+            if part in _NO_NAMES or "\0" in part or os.path.islink(path):  # noqa: PTH114  # for every job
+                return self._resolve_odd(relative)
         return Path(path)
 
     def _resolve_odd(self, relative: str) -> Path:
@@ -153,18 +154,3 @@ class Storage:
                 continue
             if written_s < moment_s:
                 yield path.stem, str(path.relative_to(self.root))
-
-
-def _is_plain(name: str) -> bool:
-    return name not in _NO_NAMES and "\0" not in name
-
-
-@lru_cache(maxsize=1024)
-def _holds_no_link(root: str, folder: str) -> bool:
-    """Whether a folder below a resolved root is what its name says. They are ours and stay, so each is seen once."""
-    path = root
-    for part in folder.split("/"):
-        path = f"{path}/{part}"
-        if not _is_plain(part) or os.path.islink(path):  # noqa: PTH114  # as the paths of files
-            return False
-    return True
