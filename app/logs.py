@@ -3,9 +3,29 @@
 import json
 import logging
 import logging.config
+import time
 from datetime import UTC, datetime
 
 from app.config import Settings
+
+
+class ConsoleFormatter(logging.Formatter):
+    """A record as a line for people, in this machine's time, which is worked out once a second."""
+
+    _second = -1
+    _moment = ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and those of its traceback where there is one."""
+        second = int(record.created)
+        if second != self._second:
+            self._moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+            self._second = second
+        line = (
+            f"{self._moment},{int(record.msecs):03d} {record.levelname} {record.process} {record.name}: "
+            f"{record.getMessage()}"
+        )
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 class JsonFormatter(logging.Formatter):
@@ -31,7 +51,7 @@ def configuration(settings: Settings) -> dict[str, object]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {
-            "console": {"format": "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"},
+            "console": {"()": "app.logs.ConsoleFormatter"},
             "json": {"()": "app.logs.JsonFormatter"},
         },
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": settings.log_format}},

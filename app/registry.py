@@ -127,7 +127,9 @@ class JobRecord(NewJob):
     @classmethod
     def from_fields(cls, texts: Fields) -> Self:
         """What Redis holds. Raises `KeyError` for a record that lacks a field."""
-        return cls(
+        record = cls.__new__(cls)
+        # At once: a frozen dataclass sets each field by a call, and this is made two times for every job.
+        vars(record).update(
             job_id=texts["job_id"],
             task=texts["task"],
             model=texts.get("model"),
@@ -139,12 +141,16 @@ class JobRecord(NewJob):
             image=ImageFacts.from_fields(texts) if "image" in texts else None,
             run_id=texts.get("run_id"),
             cached="cached" in texts,
-            **{name: int(texts[name]) for name in _REQUIRED},
-            **{name: int(texts[name]) for name in _INTEGERS if name in texts},
+            priority=int(texts["priority"]),
+            submitted_at=int(texts["submitted_at"]),
+            updated_at=int(texts["updated_at"]),
+            expires_at=int(texts["expires_at"]),
         )
+        # What is not there is as the class has it.
+        vars(record).update((name, int(texts[name])) for name in _INTEGERS if name in texts)
+        return record
 
 
-_REQUIRED = ("priority", "submitted_at", "updated_at", "expires_at")
 _INTEGERS = (
     "number",
     "attempts",

@@ -8,12 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from app.states import State, Status
 
 
-def _iso(moment: datetime) -> str:
+def iso(moment: datetime) -> str:
+    """A moment as it is sent."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 #: UTC, ISO 8601 with milliseconds.
-Moment = Annotated[datetime, PlainSerializer(_iso, return_type=str)]
+Moment = Annotated[datetime, PlainSerializer(iso, return_type=str)]
 
 
 def file_url(job_id: str, name: str) -> str:

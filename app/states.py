@@ -77,4 +77,6 @@ def status_of(state: State) -> Status:
 def progress_in(state: State, fraction: float = 0.0) -> int:
     """Percent of the whole attempt when `fraction` (0 to 1) of the stage `state` is done."""
     low, high = _PROGRESS[state]
+    if not fraction:
+        return low
     return low + round((high - low) * min(max(fraction, 0.0), 1.0))

@@ -1,63 +1,31 @@
-"""Files on disk: uploads, streamed in and renamed into place; artifacts, which come with results; both taken out again.
+"""Files on disk: uploads, which `app.incoming` puts there; artifacts, which come with results; both taken out again.
 
-An upload is written as `uploads/incoming/{job_id}.{digits}` and moved to `uploads/{xx}/{job_id}{extension}` once it is
-known to be sound; a short one, which stays in memory until then, is written there at once. An artifact is
-`artifacts/{xx}/{job_id}/{name}`. `xx` are the id's first two digits, so that no folder grows without bound. Everything
-stored has a name of ours and a path relative to the root, and no path leaves the root.
+An upload is `uploads/{xx}/{job_id}{extension}`; while it is received it may be `uploads/incoming/{job_id}.{digits}`. An
+artifact is `artifacts/{xx}/{job_id}/{name}`. `xx` are the id's first two digits, so that no folder grows without bound.
+Everything stored has a name of ours and a path relative to the root, and no path leaves the root.
 """
 
 import contextlib
-import errno
-import hashlib
 import itertools
 import logging
 import os
 import re
 import shutil
-import threading
-import uuid
-from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
-from app.errors import DiskFull, FileTooLarge, InternalError
-
-Buffer = bytes | memoryview
+from app.errors import DiskFull, InternalError
+from app.incoming import IncomingUpload, Memory, own_digits
 
 logger = logging.getLogger(__name__)
 
 _UPLOADS = "uploads"
 _INCOMING = "incoming"
-#: All uploads together; what comes beyond goes to the disk at once.
-_MAX_HELD_BYTES = 32 * 2**20
 #: What parts of a path lead elsewhere than to what they name.
 _NO_NAMES = ("", ".", "..")
 #: No separators, no leading dot: a name that stays where it is put.
 _ARTIFACT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\.[a-z0-9]{1,8}")
-
-
-def _own() -> str:
-    """Digits for a file that nobody else writes, though they do the same work, as a worker that was given up may."""
-    return uuid.uuid4().hex[:8]
-
-
-class _ToldWhenFull:
-    """A disk with no room left, or none for us, is one of our errors."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            logger.warning("an upload does not fit on the disk: %s", error)
-            raise DiskFull(DiskFull.SENTENCE) from None
-
-
-_TOLD_WHEN_FULL = _ToldWhenFull()
 
 
 def removed(removal: Callable[[], None]) -> bool:
@@ -80,9 +48,7 @@ class Storage:
         self.uploads = self.root / _UPLOADS
         self.incoming_folder = self.uploads / _INCOMING
         self.artifacts = self.root / "artifacts"
-        #: Of uploads that are on their way, what stays in memory; some come by threads.
-        self._held_bytes = 0
-        self._holding = threading.Lock()
+        self._memory = Memory()
         self.incoming_folder.mkdir(parents=True, exist_ok=True)
         self.artifacts.mkdir(exist_ok=True)
 
@@ -91,21 +57,17 @@ class Storage:
         if shutil.disk_usage(self.root_name).free - more_bytes < leave_bytes:
             raise DiskFull(DiskFull.SENTENCE)
 
-    def incoming(self, job_id: str, *, max_bytes: int, hold_bytes: int = 0) -> "IncomingUpload":
+    def incoming(self, job_id: str, *, max_bytes: int, hold_bytes: int = 0) -> IncomingUpload:
         """A file to stream an upload into. One of up to `hold_bytes` stays in memory, unless many come at once."""
-        return IncomingUpload(self, job_id, max_bytes=max_bytes, hold_bytes=hold_bytes)
-
-    def reserve_memory(self, more_bytes: int) -> bool:
-        """Whether so much more of uploads may be held in memory; if so, it is `release_memory` that gives it back."""
-        with self._holding:
-            fits = self._held_bytes + more_bytes <= _MAX_HELD_BYTES
-            self._held_bytes += more_bytes if fits else 0
-        return fits
-
-    def release_memory(self, held_bytes: int) -> None:
-        """So much is held no longer."""
-        with self._holding:
-            self._held_bytes -= held_bytes
+        return IncomingUpload(
+            job_id,
+            folder=self.incoming_folder,
+            place=self.upload,
+            root=self.root_name,
+            memory=self._memory,
+            max_bytes=max_bytes,
+            hold_bytes=hold_bytes,
+        )
 
     def upload(self, job_id: str, extension: str) -> str:
         """Where a job's upload is, or would be, relative to the root."""
@@ -135,7 +97,7 @@ class Storage:
         """Keep a file that `write` fills, whole or not at all. Returns its size in bytes."""
         path = self.artifact(job_id, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{name}.{_own()}")
+        partial = path.with_name(f".{name}.{own_digits()}")
         try:
             with partial.open("wb") as file:
                 write(file)
@@ -192,129 +154,3 @@ class Storage:
                 continue
             if written_s < moment_s:
                 yield path.stem, str(path.relative_to(self.root))
-
-
-def _write_new(path: str, pieces: Iterable[Buffer]) -> None:
-    """Write a file that is not there yet; nothing is left of one that cannot be written whole.
-
-    By calls of the system, since this is done for every job: Python's files ask three questions first.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            for piece in pieces:
-                written = 0
-                while written < len(piece):
-                    written += os.write(descriptor, memoryview(piece)[written:])
-        finally:
-            os.close(descriptor)
-    except BaseException:
-        os.unlink(path)  # noqa: PTH108  # as it was made
-        raise
-
-
-class IncomingUpload:
-    """A file being received. Used as a context manager, it leaves nothing behind unless it was kept.
-
-    A short one need not be on the disk before it is kept. Every call raises `DiskFull` where there is no room.
-    """
-
-    def __init__(self, storage: Storage, job_id: str, *, max_bytes: int, hold_bytes: int) -> None:
-        self.job_id = job_id
-        self.bytes = 0
-        self._storage = storage
-        self._max_bytes = max_bytes
-        self._hold_bytes = hold_bytes
-        self._hash = hashlib.sha256()
-        #: What has come, until there is a file.
-        self._held: list[Buffer] = []
-        self._held_bytes = 0
-        self._file: BinaryIO | None = None
-        self._kept = False
-
-    @cached_property
-    def path(self) -> Path:
-        """Where it is while it is received, unless it stays in memory."""
-        return self._storage.incoming_folder / f"{self.job_id}.{_own()}"
-
-    @property
-    def content(self) -> Path | bytes:
-        """What was written, once that is finished: a file, or what stayed in memory."""
-        return b"".join(self._held) if self._file is None else self.path
-
-    @property
-    def sha256(self) -> str:
-        """Hex digest of what has been written."""
-        return self._hash.hexdigest()
-
-    def __enter__(self) -> Self:
-        if not self._hold_bytes:
-            self._spill()
-        return self
-
-    def write(self, chunk: Buffer) -> None:
-        """Append. Raises `FileTooLarge` once more than `max_bytes` have come."""
-        self.bytes += len(chunk)
-        if self.bytes > self._max_bytes:
-            raise FileTooLarge(f"The file is larger than {self._max_bytes} bytes. Send a smaller one.")
-        self._hash.update(chunk)
-        if self._file is None and self._may_hold(len(chunk)):
-            self._held.append(bytes(chunk))
-            return
-        file = self._file or self._spill()
-        with _TOLD_WHEN_FULL:
-            file.write(chunk)
-
-    def finish(self) -> None:
-        """Flush and close; `content` is there from now on."""
-        if self._file is not None:
-            with _TOLD_WHEN_FULL:
-                self._file.close()
-
-    def keep(self, extension: str) -> str:
-        """Put the file in its place, where nobody looks for it yet. Returns its path relative to the root."""
-        relative = self._storage.upload(self.job_id, extension)
-        kept = f"{self._storage.root_name}/{relative}"
-        with _TOLD_WHEN_FULL:
-            try:
-                self._put(kept)
-            except FileNotFoundError:  # the first of its folder
-                Path(kept).parent.mkdir(exist_ok=True)
-                self._put(kept)
-        self._kept = True
-        return relative
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._let_go()
-        try:
-            self.finish()
-        finally:
-            if self._file is not None and not self._kept:
-                self.path.unlink(missing_ok=True)
-
-    def _put(self, kept: str) -> None:
-        if self._file is None:
-            _write_new(kept, self._held)
-        else:
-            self.path.rename(kept)
-
-    def _may_hold(self, more_bytes: int) -> bool:
-        if self.bytes > self._hold_bytes or not self._storage.reserve_memory(more_bytes):
-            return False
-        self._held_bytes += more_bytes
-        return True
-
-    def _let_go(self) -> None:
-        self._storage.release_memory(self._held_bytes)
-        self._held_bytes = 0
-        self._held.clear()
-
-    def _spill(self) -> BinaryIO:
-        """From here on write to a file."""
-        with _TOLD_WHEN_FULL:
-            self._file = self.path.open("xb")
-            self._file.writelines(self._held)
-        self._let_go()
-        return self._file

@@ -1,6 +1,9 @@
 """Documents as answers."""
 
+from typing import Any
+
 from pydantic import BaseModel
+from pydantic_core import to_json
 from starlette.responses import Response
 
 
@@ -9,6 +12,6 @@ class DocumentResponse(Response):
 
     media_type = "application/json"
 
-    def render(self, content: BaseModel) -> bytes:
+    def render(self, content: BaseModel | dict[str, Any]) -> bytes:
         """The body."""
-        return content.model_dump_json().encode()
+        return to_json(content) if isinstance(content, dict) else content.model_dump_json().encode()

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from app.api.errors import MAX_ECHO
 from app.api.multipart import FORM_ALLOWANCE_BYTES
 from app.errors import BadRequest, InvalidOption
-from app.storage import IncomingUpload
+from app.incoming import IncomingUpload
 
 _HOW = "Send an object with either 'image', a data URI, or 'url', and the options beside it."
 _NO_URI = "'image' is no data URI in base64. Begin it with 'data:image/jpeg;base64,'."

@@ -19,10 +19,11 @@ from app.api.errors import MAX_ECHO, describe_validation
 from app.config import Settings, public_name
 from app.errors import AppError, InvalidOption
 from app.idempotency import Claimed
+from app.incoming import IncomingUpload
 from app.jobs import Picture, Work
 from app.priority import Priority
 from app.registry import ImageFacts
-from app.storage import IncomingUpload, Storage, removed
+from app.storage import Storage, removed
 from app.tasks.base import Options, Task
 
 _PRIORITIES = {priority.name.lower(): priority for priority in Priority}

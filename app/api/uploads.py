@@ -16,7 +16,8 @@ from app.api.body import content_type
 from app.api.multipart import FORM_ALLOWANCE_BYTES, Sink, read_form
 from app.config import Settings
 from app.errors import BadRequest
-from app.storage import IncomingUpload, Storage
+from app.incoming import IncomingUpload
+from app.storage import Storage
 
 _HOW = (
     "Send multipart/form-data with the picture as a part named 'file', or application/json with either 'image', "

@@ -13,7 +13,7 @@ from app import addresses
 from app.addresses import Url
 from app.config import Settings
 from app.errors import DownloadFailed, FileTooLarge, TransientError
-from app.storage import IncomingUpload
+from app.incoming import IncomingUpload
 from app.worker.outbound import TOO_SLOW, Outbound
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
 
@@ -40,8 +39,7 @@ class Fenced(Exception):
         self.outcome = outcome
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     """Where a job is."""
 
     state: State
@@ -89,9 +87,12 @@ class Progress:
                 self._is_over = True
             self._check()
 
-    def enter(self, state: State) -> None:
-        """Begin a stage. Raises `Fenced`."""
-        self._noted_s = now_s = time.monotonic()
+    def enter(self, state: State, *, after: str | None = None) -> None:
+        """Begin a stage, and note under `after` how long the one before took. Raises `Fenced`."""
+        now_s = time.monotonic()
+        if after:
+            self.timings[after] = round((now_s - self._noted_s) * 1000, 2)
+        self._noted_s = now_s
         self._here = _Place(state, progress_in(state), now_s)
         self._check()
 
@@ -99,7 +100,7 @@ class Progress:
         """How much of the stage is done, 0 to 1. Never falls. Raises `Fenced`."""
         percent = progress_in(self._here.state, fraction)
         if percent > self._here.percent:
-            self._here = replace(self._here, percent=percent)
+            self._here = self._here._replace(percent=percent)
         self._check()
 
     def look(self) -> None:

@@ -186,12 +186,10 @@ def _work(message: Message, model: Any, attempt: _Attempt) -> Answer:
     image = _decode(message, model, options, attempt)
     progress.note("decode_ms")
     inputs = task.preprocess(image, model, options)
-    progress.note("preprocess_ms")
     del image  # the work may need the memory: 50 million pixels take 200 MB
-    progress.enter(State.INFERENCE)
+    progress.enter(State.INFERENCE, after="preprocess_ms")
     outputs = task.predict(inputs, model, options, attempt)
-    progress.note("inference_ms")
-    progress.enter(State.POSTPROCESSING)
+    progress.enter(State.POSTPROCESSING, after="inference_ms")
     answer = task.postprocess(outputs, model, options)
     progress.note("postprocess_ms")
     return answer

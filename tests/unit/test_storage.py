@@ -63,7 +63,7 @@ def test_what_gets_longer_goes_to_the_disk(storage: Storage) -> None:
 
 
 def test_where_very_many_come_at_once_they_go_to_the_disk(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.storage._MAX_HELD_BYTES", 10)
+    monkeypatch.setattr("app.incoming._MAX_HELD_BYTES", 10)
 
     def on_disk(*, hold_bytes: int = 5) -> bool:
         with storage.incoming("abcd", max_bytes=10, hold_bytes=hold_bytes) as upload:

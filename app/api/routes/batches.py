@@ -30,9 +30,9 @@ from app.config import Settings
 from app.documents import Job, batch_document, batch_status, batch_url
 from app.errors import AppError, BadRequest, DiskFull, FileTooLarge
 from app.idempotency import Answered, Claimed
+from app.incoming import IncomingUpload
 from app.jobs import Picture
 from app.schemas import BatchDocument, BatchStatus
-from app.storage import IncomingUpload
 from app.tasks.base import Task
 
 

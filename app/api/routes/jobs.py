@@ -13,7 +13,7 @@ from app.api.errors import render
 from app.config import Settings
 from app.documents import Job, result_document, status_document
 from app.errors import AppError, JobCancelled, JobFailed
-from app.schemas import JobError, MissingJob, ResultDocument, StatusDocument, StatusList
+from app.schemas import JobError, MissingJob, StatusDocument, StatusList
 from app.states import Status, status_of
 from app.tasks.base import Task
 
@@ -33,7 +33,6 @@ Ids = Annotated[list[str], Query(alias="id", min_length=1, max_length=_MAX_IDS),
 def router(tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
     """`GET /status` and `GET /result`."""
     routes = APIRouter(tags=["jobs"])
-    schemas = {task.name: openapi.result_schema(task) for task in tasks}
 
     @routes.get(
         "/status",
@@ -86,7 +85,7 @@ def router(tasks: tuple[Task[Any], ...], _settings: Settings) -> APIRouter:
         """With `wait`, answers when the job ends, or with its status when the time is up."""
         jobs = service.jobs
         job = await (jobs.end(job_id, timeout_s=wait) if wait else jobs.get(job_id))
-        return _result_answer(job, schemas)
+        return _result_answer(job)
 
     return routes
 
@@ -97,10 +96,10 @@ def _entry(job_id: str, found: Job | AppError) -> StatusDocument | MissingJob:
     return MissingJob(job_id=job_id, error=JobError(**vars(found.description)))
 
 
-def _result_answer(job: Job, schemas: dict[str, type[ResultDocument]]) -> Response:
+def _result_answer(job: Job) -> Response:
     match status_of(job.state):
         case Status.COMPLETED:
-            return DocumentResponse(result_document(job, schemas[job.record.task]))
+            return DocumentResponse(result_document(job))
         case Status.FAILED | Status.CANCELLED:
             return _no_result(job)
         case _:

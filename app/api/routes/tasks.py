@@ -35,10 +35,10 @@ from app.documents import Job, result_document, status_document, status_url
 from app.errors import AppError
 from app.idempotency import Answered, Claimed
 from app.imaging import AT_ONCE_BYTES
+from app.incoming import IncomingUpload
 from app.jobs import Picture
 from app.schemas import StatusDocument
 from app.states import State
-from app.storage import IncomingUpload
 from app.tasks.base import Task
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,6 @@ def router(tasks: tuple[Task[Any], ...], settings: Settings) -> APIRouter:
 
 
 def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
-    schema = openapi.result_schema(task)
     location = {"Location": openapi.header("The job's status."), **openapi.REPLAYED}
 
     async def submit(request: Request, service: ServiceDep) -> Response:
@@ -78,7 +77,7 @@ def _add(routes: APIRouter, task: Task[Any], settings: Settings) -> None:
         headers = {"Location": status_url(job.job_id), **replayed}
         if wait_s and job.state is State.SUCCESS:
             applied = {**headers, "Preference-Applied": f"wait={wait_s}"}
-            return DocumentResponse(result_document(job, schema), headers=applied)
+            return DocumentResponse(result_document(job), headers=applied)
         return DocumentResponse(status_document(job), status_code=202, headers=headers)
 
     routes.add_api_route(
