@@ -202,10 +202,11 @@ end
 local STATUS = {SUCCESS = 'completed', FAILURE = 'failed', REVOKED = 'cancelled'}
 
 -- The end of a job as who waits for it is told: with what `read` would say then, so that nobody has to ask; not where it
--- is long, for all processes of the API hear it.
+-- is long, for all processes of the API hear it. What is JSON already comes on a line of its own.
 local MAX_TOLD = 16384
 local function told(id, state, value)
-  return #value <= MAX_TOLD and state .. ' ' .. cjson.encode({'job', flat(id), value, -1, -1, -1, now}) or state
+  if #value > MAX_TOLD then return state end
+  return state .. ' ' .. cjson.encode({'job', flat(id), '', -1, -1, -1, now}) .. '\n' .. value
 end
 
 -- Ends one job, with a value as Celery stores it; `by_itself` if its run is its own, and not one that it follows.
