@@ -6,7 +6,6 @@ lost with its worker is missed, and its run published again. What a worker gives
 place.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -18,6 +17,8 @@ from typing import Any
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
 from kombu.utils.json import dumps
 from redis.exceptions import RedisError
+
+from app import quick_json
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
             lane, message = answer
             queue, *_ = lane.decode().rsplit(self.sep, 1)
             self._queue_cycle.rotate(queue)
-            self.connection._deliver(json.loads(message.decode()), queue)  # noqa: SLF001  # kombu's way
+            self.connection._deliver(quick_json.loads(message.decode()), queue)  # noqa: SLF001  # kombu's way
             return True
         finally:
             self._in_poll = None
