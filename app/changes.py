@@ -22,7 +22,7 @@ import redis.asyncio as aioredis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, RedisError
 
-from app import keys
+from app import keys, quick_json
 from app.line import Line, packed
 from app.passing import Passing
 from app.states import TERMINAL, State
@@ -56,7 +56,7 @@ class Watch:
         self._has_changed = False
         self._broken = False
         self._released = False
-        #: What the latest word said of the job, as JSON of what there was to read.
+        #: What the latest word said of the job; `said_in` reads it.
         self.told: str | None = None
 
     def __enter__(self) -> Self:
@@ -108,6 +108,13 @@ class Watch:
         """End this wait and those to come, as if their time were up."""
         self._released = True
         self._changed.set()
+
+
+def said_in(told: str) -> list[Any]:
+    """What there was to read of a job when a word was said. Its state is told as it is stored, after the rest."""
+    rest, _, state = told.partition("\n")
+    said: list[Any] = quick_json.loads(rest)
+    return [*said[:2], state, *said[3:]]
 
 
 class Changes:

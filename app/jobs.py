@@ -8,10 +8,10 @@ from typing import Any
 
 import redis.asyncio as aioredis
 
-from app import keys, queues, quick_json, registry
+from app import keys, queues, registry
 from app.batch import Batch
 from app.broker import Messages
-from app.changes import Changes, Watch
+from app.changes import Changes, Watch, said_in
 from app.config import Settings
 from app.documents import Job
 from app.errors import JobGone, JobNotFound, NotFound
@@ -180,7 +180,7 @@ class Jobs:
         """A job as it was at the change that was heard of, or as it is now where that was not told."""
         if watch.told is None:
             return await self.get(job_id)
-        return _job_or_raise(reading(quick_json.loads(watch.told)))
+        return _job_or_raise(reading(said_in(watch.told)))
 
 
 def _new_job(work: Work, options: dict[str, Any], picture: Picture, *, job_id: str) -> NewJob:

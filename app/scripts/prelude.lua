@@ -36,9 +36,16 @@ local function record(id)
   return known
 end
 
--- A field as it is written. Redis would write a number as one that may have a fraction, which takes long.
+-- A field as it is written. Redis would write a number as one that may have a fraction, which takes long; the same few
+-- moments are written many times.
+local texts = {}
 local function text(value)
-  return type(value) == 'number' and string.format('%d', value) or value
+  local known = texts[value]
+  if not known then
+    known = type(value) == 'number' and string.format('%d', value) or value
+    texts[value] = known
+  end
+  return known
 end
 
 -- Keeps a record and the files it names, whoever needs them.
@@ -116,18 +123,18 @@ end
 
 -- What to say if the lanes of a queue have no room for so many `more` runs: 'full', how many wait there, and ms from one
 -- start to the next, -1 where that is not known. A lane has its say by what waits there: the pace of one that is empty
--- may be an old one.
+-- may be an old one. If there is room, nothing, and how many wait in each lane, by its priority.
 local function refusal(task, more)
   local waiting, depth = {}, 0
-  for place, priority in ipairs(PRIORITIES) do
-    waiting[place] = redis.call('ZCARD', waiting_key(task, priority))
-    depth = depth + waiting[place]
+  for _, priority in ipairs(PRIORITIES) do
+    waiting[priority] = redis.call('ZCARD', waiting_key(task, priority))
+    depth = depth + waiting[priority]
   end
-  if depth + more <= given.max_depth then return end
+  if depth + more <= given.max_depth then return nil, waiting end
   local paced, drain = 0, 0
-  for place, priority in ipairs(PRIORITIES) do
+  for _, priority in ipairs(PRIORITIES) do
     local interval = lane_fields(task .. ':' .. priority .. ':interval')
-    if interval then paced, drain = paced + waiting[place], drain + waiting[place] * interval end
+    if interval then paced, drain = paced + waiting[priority], drain + waiting[priority] * interval end
   end
   return {'full', depth, paced > 0 and math.floor(drain / paced) or -1}
 end
@@ -135,7 +142,7 @@ end
 -- Puts a run's message at the end of its lane, under the lane's next number.
 local function publish(id, message)
   local run = record(id)
-  run.number = redis.call('HINCRBY', key.lanes, run.task .. ':' .. run.priority .. ':last', 1)
+  run.number = redis.call('HINCRBY', key.lanes, run.task .. ':' .. run.priority .. ':last', '1')
   run.waiting_since = now
   redis.call('ZADD', waiting_key(run.task, run.priority), text(run.number), id)
   redis.call('LPUSH', lane_key(run.task, run.priority), message)
@@ -174,7 +181,7 @@ local function list(id, status)
   local job = record(id)
   if not job.task or job.listed == status then return end
   local member, lists = member_of(job, id), key.listed .. job.task .. ':'
-  if status then redis.call('ZADD', lists .. status, 0, member) end
+  if status then redis.call('ZADD', lists .. status, '0', member) end
   if job.listed then redis.call('ZREM', lists .. job.listed, member) end
   if job.dead then redis.call('ZREM', lists .. key.dead, member) end
   job.listed, job.dead = status or false, false
@@ -182,7 +189,7 @@ end
 
 local function list_as_dead(id)
   local job = record(id)
-  redis.call('ZADD', key.listed .. job.task .. ':' .. key.dead, 0, member_of(job, id))
+  redis.call('ZADD', key.listed .. job.task .. ':' .. key.dead, '0', member_of(job, id))
   job.dead = 1
 end
 
@@ -195,10 +202,11 @@ end
 local STATUS = {SUCCESS = 'completed', FAILURE = 'failed', REVOKED = 'cancelled'}
 
 -- The end of a job as who waits for it is told: with what `read` would say then, so that nobody has to ask; not where it
--- is long, for all processes of the API hear it.
+-- is long, for all processes of the API hear it. What is JSON already comes on a line of its own.
 local MAX_TOLD = 16384
 local function told(id, state, value)
-  return #value <= MAX_TOLD and state .. ' ' .. cjson.encode({'job', flat(id), value, -1, -1, -1, now}) or state
+  if #value > MAX_TOLD then return state end
+  return state .. ' ' .. cjson.encode({'job', flat(id), '', -1, -1, -1, now}) .. '\n' .. value
 end
 
 -- Ends one job, with a value as Celery stores it; `by_itself` if its run is its own, and not one that it follows.
@@ -226,10 +234,15 @@ local function wants_itself(id)
   return run.expires_at and tonumber(run.expires_at) > now and not run.left
 end
 
+-- The jobs that share a run. Most have none, and their records say so.
+local function followers_of(run)
+  return record(run).followed and redis.call('SMEMBERS', key.followers .. run) or {}
+end
+
 -- The jobs that a run is for: its own unless it has left, and its followers; not those whose time is over. And whether it
 -- has any followers.
 local function subscribers(run)
-  local ids, followers = {}, redis.call('SMEMBERS', key.followers .. run)
+  local ids, followers = {}, followers_of(run)
   if wants_itself(run) then ids[1] = run end
   for _, id in ipairs(followers) do
     if is_there(id) then ids[#ids + 1] = id end
@@ -240,7 +253,7 @@ end
 -- Whether anybody still wants what a run gives. The first who does is enough: there may be very many.
 local function wanted(run)
   if wants_itself(run) then return true end
-  for _, id in ipairs(redis.call('SMEMBERS', key.followers .. run)) do
+  for _, id in ipairs(followers_of(run)) do
     if is_there(id) then return true end
   end
   return false
@@ -349,6 +362,21 @@ local function as_it_follows(id, run)
   return flat(id, shown)
 end
 
+-- What is read of a job whose run waits, with so many `ahead` of it on its lane, and of `high` priority.
+local function as_it_waits(id, said, ahead, high)
+  local task, priority = record(id).task, record(id).priority
+  local duration, interval, high_interval =
+    lane_fields(task .. ':all:duration', task .. ':' .. priority .. ':interval', task .. ':' .. HIGH .. ':interval')
+  duration = tonumber(duration or -1)
+  interval = tonumber(interval or duration)
+  local wait = interval < 0 and -1 or (ahead + 0.5) * interval
+  if priority ~= HIGH then
+    ahead = ahead + high
+    if wait >= 0 then wait = wait + high * tonumber(high_interval or interval) end
+  end
+  return {'job', said, '', ahead, math.floor(wait), duration, now}
+end
+
 -- What a client may know of a job: 'unknown', 'gone', or 'job' with its fields, its state as Celery stores it, how many
 -- jobs are ahead of it, ms until it starts, ms that jobs of its kind run, and the time. -1 and '' are for none.
 local function read(id)
@@ -360,18 +388,7 @@ local function read(id)
   if not meta and job.finished_at then return {'gone'} end
   local said = job.left and as_it_left(id) or run ~= id and as_it_follows(id, run) or flat(id)
   local task, priority = job.task, record(run).priority
-  local duration_field = task .. ':all:duration'
-  if meta then return {'job', said, meta, -1, -1, tonumber(lane_fields(duration_field) or -1), now} end
-  local duration, interval, high_interval =
-    lane_fields(duration_field, task .. ':' .. priority .. ':interval', task .. ':' .. HIGH .. ':interval')
-  duration = tonumber(duration or -1)
-  interval = tonumber(interval or duration)
+  if meta then return {'job', said, meta, -1, -1, tonumber(lane_fields(task .. ':all:duration') or -1), now} end
   local ahead = redis.call('ZRANK', waiting_key(task, priority), run) or 0
-  local wait = interval < 0 and -1 or (ahead + 0.5) * interval
-  if priority ~= HIGH then
-    local first = redis.call('ZCARD', waiting_key(task, HIGH))
-    ahead = ahead + first
-    if wait >= 0 then wait = wait + first * tonumber(high_interval or interval) end
-  end
-  return {'job', said, '', ahead, math.floor(wait), duration, now}
+  return as_it_waits(run, said, ahead, priority ~= HIGH and redis.call('ZCARD', waiting_key(task, HIGH)) or 0)
 end

@@ -7,17 +7,17 @@ local function renew(run, token)
   if not found.task then return 'gone' end
   if found.over then return 'ended' end
   if not token then
-    redis.call('ZADD', key.leases, now + LEASE_TTL, run)
+    redis.call('ZADD', key.leases, text(now + LEASE_TTL), run)
     return 'mine'
   end
   if not found.process and waits(run) and redis.call('ZSCORE', key.leases, run) then
     -- A process has the message and has not come to start it. One that has lost its run hears the same until another
     -- starts it, and can do nothing with it.
-    redis.call('ZADD', key.leases, now + LEASE_TTL, run)
+    redis.call('ZADD', key.leases, text(now + LEASE_TTL), run)
     return 'mine'
   end
   if found.process ~= token then return 'held' end
-  redis.call('ZADD', key.leases, now + LEASE_TTL, run)
+  redis.call('ZADD', key.leases, text(now + LEASE_TTL), run)
   if found.cancel_at then return 'cancelled' end
   if not wanted(run) then return 'gone' end
   return 'mine'

@@ -44,16 +44,26 @@ for place, job in ipairs(given.jobs) do
   end
 end
 
-local full = queued > 0 and refusal(task, queued)
-if full then return full end
+-- How many runs wait in each lane, by its priority.
+local waiting
+if queued > 0 then
+  local full
+  full, waiting = refusal(task, queued)
+  if full then return full end
+end
 
+-- Returns how many wait before it in its lane.
 local function start_run(id, job, message)
+  local priority = job.fields.priority
+  local ahead = waiting[priority]
+  waiting[priority] = ahead + 1
   publish(id, message)
   if job.digest then
     local run = record(id)
     run.digest, run.model_is = job.digest, job.model_is
     redis.call('SET', key.same .. job.digest, id, 'PXAT', text(now + lives.open))
   end
+  return ahead
 end
 
 local function follow(id, run)
@@ -63,6 +73,7 @@ local function follow(id, run)
   local moment = math.max(now + lives.open, tonumber(redis.call('ZSCORE', key.expiring, run) or 0))
   redis.call('PEXPIREAT', key.followers .. run, text(moment))
   redis.call('PEXPIREAT', key.meta .. run, text(moment))
+  record(run).followed = 1
   record_until(run, moment)
 end
 
@@ -81,7 +92,7 @@ for place, job in ipairs(given.jobs) do
     follow(id, plan.run)
     if redis.call('EXISTS', key.meta .. plan.run) == 1 then list(id, 'processing') end
   else
-    start_run(id, job, ARGV[place + 1])
+    plan.ahead = start_run(id, job, ARGV[place + 1])
   end
 end
 save()
@@ -89,5 +100,8 @@ save()
 if given.batch then redis.call('SET', given.batch.key, given.batch.text, 'PX', given.batch.ttl) end
 if claim then redis.call('SET', claim.key, claim.answer, 'PX', claim.ttl) end
 local said = {}
-for place, job in ipairs(given.jobs) do said[place] = read(job.fields.job_id) end
+for place, job in ipairs(given.jobs) do
+  local id, ahead = job.fields.job_id, plans[place].ahead
+  said[place] = ahead and as_it_waits(id, flat(id), ahead, waiting[HIGH]) or read(id)
+end
 return {'accepted', unpack(said)}

@@ -111,8 +111,9 @@ local function write()
   -- what has not started.
   local is_ours = run.process == token or not run.process and (token == '' or state == 'STARTED')
   if not is_ours then return {'held'} end
-  -- A copy of its message must not cut its wait for another attempt short.
-  if state == 'STARTED' and redis.call('ZSCORE', key.retries, id) then return {'held'} end
+  -- A copy of its message must not cut its wait for another attempt short. None waits that has not failed before.
+  local has_failed = run.retries or run.crashes
+  if state == 'STARTED' and has_failed and redis.call('ZSCORE', key.retries, id) then return {'held'} end
   if state == 'STARTED' and not run.cancel_at and not has_its_turn() then
     unhold(id)
     redis.call('ZADD', key.retries, text(now + NEXT_TURN), id)

@@ -1,4 +1,7 @@
-"""The worker's words to the dashboard: gathered for a moment, and kept for a while where Redis is not there."""
+"""The worker's words to the dashboard: gathered for a moment, and kept for a while where Redis is not there.
+
+Those of jobs are not even put together while no dashboard listens.
+"""
 
 import time
 from typing import Any
@@ -14,6 +17,8 @@ from kombu.message import Message
 _GATHER_S = 0.5
 #: So much of it is sent at once. Celery would send 24 events, which are eight jobs.
 _GATHER = 240
+#: What nobody hears is not said again for so long; a dashboard that comes is told of jobs from then on at the latest.
+_UNHEARD_S = 2.0
 
 
 class Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery carries no types
@@ -21,9 +26,12 @@ class Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery carries no ty
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{"buffer_limit": _GATHER, **options})
+        self._silent_until_s = 0.0
 
     def send(self, type: str, *arguments: Any, **fields: Any) -> Any:  # noqa: A002  # Celery's name
-        """Send an event, or keep it until the connection is made anew."""
+        """Send an event, or keep it until the connection is made anew. One of a job is let go if nobody listens."""
+        if type.startswith("task-") and time.monotonic() < self._silent_until_s:
+            return None
         return super().send(type, *arguments, **{**fields, "retry": False})
 
     def flush(self, errors: bool = True, groups: bool = True) -> None:  # noqa: FBT001, FBT002  # Celery's signature
@@ -36,9 +44,15 @@ class Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery carries no ty
                     self._publish(event, self.producer, routing_key)
         super().flush(errors=False, groups=groups)
 
-    def _publish(self, event: Any, *arguments: Any, **options: Any) -> None:
+    def _publish(self, event: Any, producer: Any, *arguments: Any, **options: Any) -> None:
+        if not isinstance(event, list):
+            super()._publish(event, producer, *arguments, **options)
+            return
+        kept = len(self._outbound_buffer)
         # Celery empties the list of what has gathered, whether that was sent or is kept.
-        super()._publish(list(event) if isinstance(event, list) else event, *arguments, **options)
+        super()._publish(list(event), producer, *arguments, **options)
+        if len(self._outbound_buffer) == kept and getattr(producer.channel, "listeners", None) == 0:
+            self._silent_until_s = time.monotonic() + _UNHEARD_S
 
     def extend_buffer(self, other: "Dispatcher") -> None:
         """Take over what the dispatcher of a broken connection has not sent."""

@@ -6,7 +6,6 @@ lost with its worker is missed, and its run published again. What a worker gives
 place.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -16,7 +15,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
+from kombu.utils.json import dumps
 from redis.exceptions import RedisError
+
+from app import quick_json
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ class Channel(redis.Channel):  # type: ignore[misc]
     ack_emulation = False
     #: What sends: kombu makes one each time.
     _sender: Any = None
+    #: How many heard what was last said to all who listen; None before that.
+    listeners: int | None = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -82,7 +86,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
             lane, message = answer
             queue, *_ = lane.decode().rsplit(self.sep, 1)
             self._queue_cycle.rotate(queue)
-            self.connection._deliver(json.loads(message.decode()), queue)  # noqa: SLF001  # kombu's way
+            self.connection._deliver(quick_json.loads(message.decode()), queue)  # noqa: SLF001  # kombu's way
             return True
         finally:
             self._in_poll = None
@@ -90,6 +94,11 @@ class Channel(redis.Channel):  # type: ignore[misc]
     def _new_question(self, queues: tuple[str, ...], timeout_s: int) -> Any:
         lanes = [self._q_for_pri(queue, step) for step in self.priority_steps for queue in queues]
         return self.client.connection.pack_command("BRPOP", *lanes, timeout_s)
+
+    def _put_fanout(self, exchange: str, message: Any, routing_key: str, **_: Any) -> None:
+        """Say something to all who listen."""
+        with self.conn_or_acquire() as client:
+            self.listeners = client.publish(self._get_publish_topic(exchange, routing_key), dumps(message))
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002  # kombu's signature
         """Put a message back where it is taken next, or to the other end of its lane, `leftmost`."""

@@ -4,10 +4,11 @@ import fakeredis
 import pytest
 import redis
 
-from app import keys, registry
+from app import keys, registry, scripts
 from app.config import Settings
 from app.errors import JobGone, JobNotFound
-from app.registry import Found, JobRecord, NewJob, reading
+from app.priority import Priority
+from app.registry import Found, JobRecord, NewJob, lives_ms, reading
 from tests.records import accept, new_job, record
 
 
@@ -61,3 +62,31 @@ def test_no_two_keys_of_a_job_are_the_same() -> None:
     names = [make("x") for make in (*makes, keys.idempotency, keys.served)]
 
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("priority", [Priority.HIGH, Priority.NORMAL])
+def test_a_submission_answers_what_is_read_after_it(
+    client: redis.Redis, settings: Settings, priority: Priority
+) -> None:
+    client.hset(keys.LANES, mapping={"classify:all:duration": "12.5", f"classify:{Priority.NORMAL:d}:interval": "40"})
+    for waiting in (Priority.HIGH, Priority.NORMAL, Priority.NORMAL):
+        accept(client, settings, new_job(priority=waiting))
+    jobs = [new_job(priority=priority) for _ in range(2)]
+
+    said = scripts.call(
+        client,
+        "submit",
+        "a message",
+        "another",
+        task="classify",
+        jobs=[{"fields": job.to_fields()} for job in jobs],
+        max_depth=100,
+        lives=lives_ms(settings),
+    )
+
+    read = scripts.call(client, "read", ids=[job.job_id for job in jobs])
+    assert [one[3] for one in read] == ([1, 2] if priority == Priority.HIGH else [3, 4])
+    for submitted, found in zip(said[1:], read, strict=True):
+        fields = [dict(zip(one[1][::2], one[1][1::2], strict=True)) for one in (submitted, found)]
+        assert fields[0] == fields[1]
+        assert submitted[2:-1] == found[2:-1]

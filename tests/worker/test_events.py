@@ -16,6 +16,7 @@ from kombu.message import Message
 from app.broker import CeleryApp
 from app.config import Settings
 from app.worker import events
+from app.worker.transport import Transport
 from tests.processes import RedisServer, wait_for
 
 
@@ -69,6 +70,31 @@ def test_a_busy_worker_does_not_send_every_few_jobs(server: RedisServer) -> None
             sent = wait_for(heard.get_message, what="as much as is sent at once")
             assert not heard.get_message(timeout=0.1)
     assert len(json.loads(b64decode(json.loads(sent["data"])["body"]))) == events._GATHER
+
+
+def test_while_nobody_listens_jobs_are_told_of_once_in_a_while(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(events, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    app = CeleryApp(Settings(_env_file=None, redis_url=server.url))
+    connection = Connection(server.url, transport=Transport)
+    with connection, server.client() as client, client.pubsub(ignore_subscribe_messages=True) as heard:
+        dispatcher = app.events.Dispatcher(connection, buffer_group=["task"])
+        dispatcher.send("task-started", uuid="one")
+        dispatcher.flush()
+        heard.psubscribe("*celeryev*")
+        heard.get_message(timeout=5)
+        dispatcher.send("task-started", uuid="one that nobody hears of")
+        clock.now += events._UNHEARD_S
+        for job in ("another", "a third"):
+            dispatcher.send("task-started", uuid=job)
+            dispatcher.flush()
+        dispatcher.send("worker-heartbeat")
+        told: list[str] = []
+        while not (sent := wait_for(heard.get_message, what="the events"))["channel"].endswith("heartbeat"):
+            told += [event["uuid"] for event in json.loads(b64decode(json.loads(sent["data"])["body"]))]
+    assert told == ["another", "a third"]
 
 
 def test_a_heartbeat_waits_for_no_redis_and_is_sent_once_it_is_back(server: RedisServer) -> None:

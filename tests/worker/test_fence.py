@@ -10,6 +10,7 @@ from celery.app.task import Context
 from app import keys, queues, scripts
 from app.backend import FencedBackend, Held, Verdict, Write
 from app.broker import CeleryApp
+from app.changes import said_in
 from app.config import Settings
 from app.errors import InvalidImage, TransientError
 from app.queues import Requeued, Why
@@ -294,7 +295,7 @@ def test_every_write_is_announced(backend: FencedBackend, client: redis.Redis, j
     word, _, told = ended["data"].partition(" ")
     assert (ended["channel"], word) == (keys.change(job.job_id), "SUCCESS")
     (read,) = scripts.call(client, "read", ids=[job.job_id])
-    kind, fields, stored, *_ = json.loads(told)
+    kind, fields, stored, *_ = said_in(told)
     assert (kind, stored) == (read[0], read[2]), "the end brings along what there is to read"
     # A name that comes again counts the second time.
     assert dict(zip(fields[::2], fields[1::2], strict=True)) == dict(zip(read[1][::2], read[1][1::2], strict=True))
