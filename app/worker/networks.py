@@ -60,7 +60,8 @@ class ImageNetwork:
         self.labels: Mapping[int, str] = config.id2label
         runtime, device = self.runner.runtime, self.runner.device
         self.info = ModelInfo(name=source.name, revision=source.revision, runtime=runtime, device=device)
-        self.warm_up(_probe(_PROBES[0]))
+        if not shared:  # or somebody else has tried it
+            self.warm_up(_probe(_PROBES[0]))
 
     def warm_up(self, image: Image.Image) -> None:
         """A first prediction, which takes longer than others and shows what does not work. Raises what that raises."""

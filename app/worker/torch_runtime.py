@@ -31,6 +31,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 #: What a checkpoint may lack: counts that matter in training only, and the last layer of the encoder of a vision
 #: encoder-decoder, which its decoder does not read.
 _NOT_NEEDED = re.compile(r"(^|\.)num_batches_tracked$|^encoder\.pooler\.")
+#: After one of these, other than for want of memory, a process can use the device no more.
+DEVICE_ERROR = torch.AcceleratorError
 _NAMED = 3
 #: Of PyTorch and of OpenVINO.
 _NO_MEMORY = ("can't allocate memory", "bad_alloc")

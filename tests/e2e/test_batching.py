@@ -50,6 +50,11 @@ class Service:
     def log(self) -> str:
         return self.worker.log.read_text()
 
+    @property
+    def batches(self) -> int:
+        """How many batches have begun."""
+        return self.log.count("a batch of ")
+
     def submit(self, times: int) -> list[str]:
         """So many jobs, with the same photo in as many different files."""
         photo = (PHOTOS / "dog.jpg").read_bytes()
@@ -77,25 +82,28 @@ def network_process(worker: Process) -> int | None:
     return None
 
 
-def stop_at_a_batch(service: Service) -> int:
-    """Stop the network process while it runs a batch. Returns its process id."""
+def stop_at_a_batch(service: Service, *, submitting: int = 0) -> tuple[int, list[str]]:
+    """Stop the network process while it runs a batch. Returns its process id, and the jobs submitted for that."""
     process_id = wait_for(lambda: network_process(service.worker), what="a network process")
     pulse = wait_for(lambda: open_files(process_id).get(PULSE), what="its pulse")
+    batches = service.batches  # what it does before the first one is to try the network
+    jobs = service.submit(submitting)
     end = time.monotonic() + 30
     while time.monotonic() < end:
-        if _moment(pulse):
+        if service.batches > batches and _moment(pulse):
             os.kill(process_id, signal.SIGSTOP)
             wait_for(lambda: _is_stopped(process_id), what="its stop")
             if _moment(pulse):
-                return process_id
+                return process_id, jobs
             os.kill(process_id, signal.SIGCONT)
     raise AssertionError("no batch was seen")
 
 
-def kill_at_a_batch(service: Service) -> None:
-    process_id = stop_at_a_batch(service)
+def kill_at_a_batch(service: Service, *, submitting: int = 0) -> list[str]:
+    process_id, jobs = stop_at_a_batch(service, submitting=submitting)
     os.kill(process_id, signal.SIGKILL)
     wait_for(lambda: _is_gone(process_id), what="its end")
+    return jobs
 
 
 def _moment(pulse: Path) -> float:
@@ -119,33 +127,29 @@ def test_jobs_are_run_together_and_answered_each(service: Service) -> None:
 
 
 def test_the_death_of_the_network_process_costs_no_job_an_attempt(service: Service) -> None:
-    jobs = service.submit(12)
-    kill_at_a_batch(service)
+    jobs = kill_at_a_batch(service, submitting=12)
 
     service.assert_done(jobs)
     assert {service.installed.crashes(job_id) for job_id in jobs} == {0}
 
 
 def test_a_job_that_the_network_process_dies_of_twice_has_crashed_once(service: Service) -> None:
-    (job_id,) = service.submit(1)
-    for _ in range(2):
-        kill_at_a_batch(service)
+    (job_id,) = kill_at_a_batch(service, submitting=1)
+    kill_at_a_batch(service)
 
     service.assert_done([job_id], attempts=2)
     assert service.installed.crashes(job_id) == 1
 
 
 def test_a_batch_that_does_not_end_is_ended_before_its_jobs_are_late(service: Service) -> None:
-    jobs = service.submit(12)
-    process_id = stop_at_a_batch(service)
+    process_id, jobs = stop_at_a_batch(service, submitting=12)
 
     wait_for(lambda: _is_gone(process_id), timeout_s=LIMIT_S, what="its end")
     service.assert_done(jobs)
 
 
 def test_a_job_that_waits_for_a_batch_can_be_cancelled_and_no_other_is(service: Service) -> None:
-    jobs = service.submit(6)
-    process_id = stop_at_a_batch(service)
+    process_id, jobs = stop_at_a_batch(service, submitting=6)
     cancelled = wait_for(
         lambda: next((each for each in jobs if service.installed.status(each)["state"] == "INFERENCE"), None),
         what="a job that waits",

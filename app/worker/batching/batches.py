@@ -22,9 +22,15 @@ Outcome = Arrays | Exception
 class BatchRunner:
     """Runs a network on several pictures at once, if it answers each as it does alone."""
 
-    def __init__(self, run: Run, probes: Sequence[Arrays], *, name: str) -> None:
-        """Try it. Raises what the network raises for a single one of the probes."""
+    def __init__(
+        self, run: Run, probes: Sequence[Arrays], *, name: str, fatal: tuple[type[Exception], ...] = ()
+    ) -> None:
+        """Try it. Raises what the network raises for a single one of the probes.
+
+        `fatal` are errors after which this process can run nothing any more.
+        """
         self._run = run
+        self._fatal = fatal
         self._can_batch = self._is_sound(probes)
         if not self._can_batch:
             logger.warning("%s is given one picture at a time: it does not answer batches as it does single ones", name)
@@ -32,35 +38,38 @@ class BatchRunner:
     def __call__(self, pictures: Sequence[Arrays]) -> list[Outcome]:
         """Of inputs of the same shapes the outputs, each a batch of one; or the error that is its own.
 
-        A batch that fails is run again in halves, down to the picture that it fails of.
+        A batch that fails is run again in halves, down to the picture that it fails of. Raises what is `fatal`.
         """
         if len(pictures) > 1 and not self._can_batch:
             return [outcome for picture in pictures for outcome in self([picture])]
+        outcome = self._try(pictures)
+        if not isinstance(outcome, Exception):
+            return list(outcome)
+        if len(pictures) == 1:
+            return [outcome]
+        half = len(pictures) // 2
+        return [*self(pictures[:half]), *self(pictures[half:])]
+
+    def _try(self, pictures: Sequence[Arrays]) -> Sequence[Arrays] | Exception:
+        """The error without what it was raised in: that may hold all the memory that there was too little of."""
         try:
-            return list(_split(self._run(_joined(pictures)), len(pictures)))
+            return _split(self._run(_joined(pictures)), len(pictures))
+        except self._fatal:
+            raise
         except Exception as error:  # noqa: BLE001  # whatever it raises is told to the process whose picture it is
-            if len(pictures) == 1:
-                return [error]
-            half = len(pictures) // 2
-            return [*self(pictures[:half]), *self(pictures[half:])]
+            error.__cause__ = error.__context__ = None
+            return error.with_traceback(None)
 
     def _is_sound(self, probes: Sequence[Arrays]) -> bool:
         """Whether it answers each of two pictures in a batch as it does alone."""
-        first, *others = probes
-        alike = [probe for probe in others if shapes_of(probe) == shapes_of(first)]
-        pair = [first, alike[0] if alike else first]
+        first = probes[0]
+        pair = [first, {name: np.flip(array, -1).copy() for name, array in first.items()}]
         expected = [self._run(picture) for picture in pair]
-        try:
-            found = list(_split(self._run(_joined(pair)), len(pair)))
-        except Exception as error:  # noqa: BLE001  # alone it works
-            logger.info("it fails on batches: %s", error)
+        found = self._try(pair)
+        if isinstance(found, Exception):
+            logger.info("it fails on batches: %s", found)
             return False
         return all(drift_of(*both) <= _TOLERANCE for both in zip(found, expected, strict=True))
-
-
-def shapes_of(picture: Arrays) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
-    """What two inputs must have in common to be in one batch."""
-    return tuple((name, array.dtype.str, array.shape) for name, array in picture.items())
 
 
 def _joined(pictures: Sequence[Arrays]) -> Arrays:

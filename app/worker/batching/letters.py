@@ -3,7 +3,8 @@
 A letter is a line of JSON and two file descriptors: memory in which arrays lie one after another, and a socket for the
 answer, which is another line of JSON; the answer's arrays lie in the same memory, in place of the others. Who holds the
 other end of that socket has the letter: it closes when the network process dies, and stays open while the letter lies
-in the box, where the next network process finds it.
+in the box, where the next network process finds it. Of a picture that is to be alone a first line says that it is its
+turn: only then the network process may have died of it.
 """
 
 import contextlib
@@ -17,15 +18,21 @@ from typing import Any
 
 import numpy as np
 
+from app.errors import AppError, DeviceOutOfMemory, OutOfMemory, TransientError
 from app.worker.runners import Arrays
 
 #: Longer than any line: names and shapes of a few arrays, or an error.
 _MAX_LINE = 1 << 16
 _MAX_MESSAGE = 2000
+_BEGUN = b"begun"
 _ROOM_FOR_TWO = socket.CMSG_SPACE(2 * array("i").itemsize)
 
 #: Number type and shape of arrays by their names, in the order in which they lie in memory.
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+#: Errors that decide what becomes of a job, and are the same in both processes; others are told as texts.
+TOLD_APART: tuple[type[AppError], ...] = (DeviceOutOfMemory, OutOfMemory, TransientError)
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,13 @@ class Answer:
     error: tuple[str, str] | None = None
 
 
+@dataclass(frozen=True)
+class Lost:
+    """The network process has died, and there is no answer; `begun` if it had begun with a picture on its own."""
+
+    begun: bool
+
+
 def send(box: socket.socket, letter: Letter, memory: int) -> socket.socket:
     """Send a letter, waiting while the box is full. Returns where its answer comes, for the caller to close.
 
@@ -85,11 +99,14 @@ def send(box: socket.socket, letter: Letter, memory: int) -> socket.socket:
     return ours
 
 
-def hear(answers: socket.socket) -> Answer | None:
-    """Wait for the answer. None if the network process that had the letter has died."""
+def hear(answers: socket.socket) -> Answer | Lost:
+    """Wait for the answer, or for the end of the network process that had the letter."""
     line = answers.recv(_MAX_LINE)
+    has_begun = line == _BEGUN
+    if has_begun:
+        line = answers.recv(_MAX_LINE)
     if not line:
-        return None
+        return Lost(has_begun)
     arrays, about, error = json.loads(line)
     return Answer(_layout(arrays), about, error and tuple(error))
 
@@ -114,18 +131,25 @@ class Received:
         """Its arrays."""
         return read(self.memory, self.letter.arrays)
 
+    def begin(self) -> None:
+        """Say that it is about to be run, if it is to be alone."""
+        if self.letter.alone:
+            self._say(_BEGUN)
+
     def answer(self, answer: Answer) -> None:
         """Answer it, or notice that nobody wants to know any more, and be done with it."""
         error = answer.error and (answer.error[0], answer.error[1][:_MAX_MESSAGE])
-        line = json.dumps((answer.arrays, dict(answer.about), error)).encode()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._answers.send(line)
+        self._say(json.dumps((answer.arrays, dict(answer.about), error)).encode())
         self.close()
 
     def close(self) -> None:
         """Be done with it, answered or not."""
         self._answers.close()
         os.close(self.memory)
+
+    def _say(self, line: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._answers.send(line)
 
 
 def receive(box: socket.socket, *, wait: bool) -> Received | None:

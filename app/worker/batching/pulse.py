@@ -1,4 +1,4 @@
-"""How the main process sees for how long the network process has been at a batch: a moment in memory of both."""
+"""How the main process sees that the network process is too long at something: a deadline in memory of both."""
 
 import os
 import struct
@@ -7,40 +7,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _MOMENT = struct.Struct("d")
-_AT_REST = 0.0
+_NONE = 0.0
 
 
 class Pulse:
-    """One such moment, by its file descriptor. Clocks are monotonic, and the machine's."""
+    """One deadline, by the file descriptor of that memory. Clocks are monotonic, and the machine's."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
     @classmethod
     def start(cls) -> "Pulse":
-        """A new one, at rest."""
+        """A new one, without a deadline."""
         pulse = cls(os.memfd_create("pulse"))
         pulse.rest()
         return pulse
 
     @contextmanager
-    def working(self) -> Iterator[None]:
-        """In the network process: around a batch."""
-        self._write(time.monotonic())
+    def within(self, seconds: float) -> Iterator[None]:
+        """In the network process: around what must not take longer."""
+        self._write(time.monotonic() + seconds)
         try:
             yield
         finally:
             self.rest()
 
     def rest(self) -> None:
-        """No batch is run."""
-        self._write(_AT_REST)
+        """Take the deadline back."""
+        self._write(_NONE)
 
     @property
-    def busy_s(self) -> float:
-        """For how long the batch has been run; 0 if none is."""
-        (since_s,) = _MOMENT.unpack(os.pread(self.descriptor, _MOMENT.size, 0))
-        return 0.0 if since_s == _AT_REST else time.monotonic() - since_s
+    def is_overdue(self) -> bool:
+        """Whether there is a deadline, and it has passed."""
+        (deadline_s,) = _MOMENT.unpack(os.pread(self.descriptor, _MOMENT.size, 0))
+        return bool(_NONE < deadline_s < time.monotonic())
 
     def _write(self, moment_s: float) -> None:
         os.pwrite(self.descriptor, _MOMENT.pack(moment_s), 0)

@@ -10,14 +10,19 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from app.errors import TransientError
+from app.errors import AppError, OutOfMemory, TransientError
 from app.worker import manners
 from app.worker.batching import letters
-from app.worker.batching.batches import BatchRunner, Outcome
+from app.worker.batching.batches import BatchRunner, Outcome, Run
 from app.worker.batching.letters import Answer, Received, SharedNetwork
 from app.worker.batching.pulse import Pulse
+from app.worker.runners import Arrays
 
 logger = logging.getLogger(__name__)
+
+#: One that hangs keeps all others waiting; to convert a large network takes minutes.
+_LOAD_LIMIT_S = 900
+_NOT_NOW = Answer(error=(TransientError.__name__, "The model is not loaded at the moment."))
 
 
 def serve(box: socket.socket, networks: "Networks", *, batch_max: int) -> None:
@@ -34,56 +39,84 @@ def serve(box: socket.socket, networks: "Networks", *, batch_max: int) -> None:
 class Networks:
     """The networks of this process, loaded when they are first asked for."""
 
-    def __init__(self, loader: Any, pulse: Pulse) -> None:
-        """`loader` is a `NetworkLoader` of this very process."""
+    def __init__(
+        self, loader: Any, pulse: Pulse, *, batch_limit_s: float, fatal: tuple[type[Exception], ...] = ()
+    ) -> None:
+        """`loader` is a `NetworkLoader` of this very process; `fatal`, errors that this process does not survive."""
         self._loader = loader
         self._pulse = pulse
+        self._batch_limit_s = batch_limit_s
+        self._fatal = fatal
         self._loaded: dict[SharedNetwork, tuple[Any, BatchRunner]] = {}
-        self._failed: dict[SharedNetwork, Exception] = {}
+        #: What is told of those that did not load.
+        self._failed: dict[SharedNetwork, Answer] = {}
 
     def answer(self, group: Sequence[Received]) -> None:
         """Answer letters of one network, and of one shape: those that ask about it, or those with a picture."""
-        network, is_question = group[0].letter.network, not group[0].letter.arrays
-        if is_question and network in self._failed:
-            self._tell_all(group, self._failed[network])
-            return
-        try:
-            loaded, run = self._load(network)
-        except Exception as error:
-            logger.exception("%s did not load", network.source)
-            self._failed[network] = error
-            self._tell_all(group, error if is_question else TransientError("The model is not loaded at the moment."))
-            return
-        if is_question:
-            runner = loaded.runner
+        network, has_picture = group[0].letter.network, bool(group[0].letter.arrays)
+        if has_picture or network not in self._failed:
+            self._load(network)
+        if network in self._failed:
+            for received in group:
+                received.answer(_NOT_NOW if has_picture else self._failed[network])
+        elif has_picture:
+            self._run(*self._loaded[network], group)
+        else:
+            runner = self._loaded[network][0].runner
             about = {"runtime": runner.runtime, "device": runner.device, "dtype": runner.dtype}
             for received in group:
                 received.answer(Answer(about=about))
-        else:
-            logger.debug("%s: a batch of %d", loaded.info.name, len(group))
-            with self._pulse.working():
-                outcomes = run([received.read() for received in group])
-            for received, outcome in zip(group, outcomes, strict=True):
-                received.answer(_answer_of(outcome, received.memory))
 
-    def _load(self, network: SharedNetwork) -> tuple[Any, BatchRunner]:
-        if network not in self._loaded:
-            loaded = getattr(self._loader, network.kind)(network.source)
-            self._loaded[network] = loaded, BatchRunner(loaded.run, loaded.probes(), name=loaded.info.name)
+    def _load(self, network: SharedNetwork) -> None:
+        if network in self._loaded:
+            return
+        try:
+            with self._pulse.within(_LOAD_LIMIT_S):
+                loaded = getattr(self._loader, network.kind)(network.source)
+            probes, name = loaded.probes(), loaded.info.name
+            batches = BatchRunner(self._watched(loaded.run), probes, name=name, fatal=self._fatal)
+        except Exception as error:
+            logger.exception("%s did not load", network.source)
+            self._failed[network] = Answer(error=(type(error).__name__, str(error)))
+        else:
+            self._loaded[network] = loaded, batches
             self._failed.pop(network, None)
             manners.settle()
-        return self._loaded[network]
 
-    @staticmethod
-    def _tell_all(group: Sequence[Received], error: Exception) -> None:
+    def _watched(self, run: Run) -> Run:
+        def within_its_time(inputs: Arrays) -> Arrays:
+            with self._pulse.within(self._batch_limit_s):
+                return run(inputs)
+
+        return within_its_time
+
+    def _run(self, loaded: Any, run: BatchRunner, group: Sequence[Received]) -> None:
+        logger.debug("%s: a batch of %d", loaded.info.name, len(group))
         for received in group:
-            received.answer(_answer_of(error, received.memory))
+            received.begin()
+        try:
+            outcomes = run([received.read() for received in group])
+        except (OSError, MemoryError) as error:  # it could not be read
+            outcomes = [error] * len(group)
+        for received, outcome in zip(group, outcomes, strict=True):
+            received.answer(_answer_of(outcome, received.memory))
 
 
 def _answer_of(outcome: Outcome, memory: int) -> Answer:
-    if isinstance(outcome, Exception):
-        return Answer(error=(type(outcome).__name__, str(outcome)))
-    return Answer(arrays=letters.write(memory, outcome))
+    if not isinstance(outcome, Exception):
+        try:
+            return Answer(arrays=letters.write(memory, outcome))
+        except OSError as error:
+            outcome = error
+    match outcome:
+        case AppError():
+            return Answer(error=(type(outcome).__name__, outcome.message))
+        case MemoryError():
+            return Answer(error=(OutOfMemory.__name__, OutOfMemory.SENTENCE))
+        case OSError():
+            return Answer(error=(TransientError.__name__, "The picture could not be handed to its network."))
+        case _:
+            return Answer(error=(type(outcome).__name__, str(outcome)))
 
 
 def _take(box: socket.socket, most: int) -> list[Received]:

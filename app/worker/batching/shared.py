@@ -2,16 +2,16 @@
 
 import logging
 import os
+from typing import NoReturn
 
-from app.errors import AppError, DeviceOutOfMemory, OutOfMemory, TransientError
+from app.errors import AppError
 from app.worker.batching import letters
-from app.worker.batching.letters import Answer, Letter, Letterbox, SharedNetwork
+from app.worker.batching.letters import TOLD_APART, Answer, Letter, Letterbox, Lost, SharedNetwork
 from app.worker.runners import Arrays
 
 logger = logging.getLogger(__name__)
 
-#: Errors that are told apart here as they are where a process has its own network.
-_ERRORS: dict[str, type[AppError]] = {each.__name__: each for each in (DeviceOutOfMemory, OutOfMemory, TransientError)}
+_ERRORS: dict[str, type[AppError]] = {each.__name__: each for each in TOLD_APART}
 #: How this process ends whose picture the network process dies of.
 _EXIT_CODE = 70
 
@@ -44,22 +44,22 @@ class SharedRunner:
     def _ask(self, inputs: Arrays) -> Answer:
         memory = self._memory_of_ours()
         try:
-            answer = self._hear(memory, inputs, alone=False) or self._hear(memory, inputs, alone=True)
+            answer = self._hear(memory, inputs, alone=False)
+            while isinstance(answer, Lost):
+                if answer.begun:
+                    _end()
+                answer = self._hear(memory, inputs, alone=True)
         except BaseException:
             # Whoever has the letter may still read this memory, and write into it.
-            os.close(memory)
             self._memory = None
+            os.close(memory)
             raise
-        if answer is None:
-            logger.error("the network process has died twice of this picture, so this process ends as well")
-            logging.shutdown()
-            os._exit(_EXIT_CODE)
         if answer.error:
             name, text = answer.error
             raise _ERRORS.get(name, SharedNetworkError)(text if name in _ERRORS else f"{name}: {text}")
         return answer
 
-    def _hear(self, memory: int, inputs: Arrays, *, alone: bool) -> Answer | None:
+    def _hear(self, memory: int, inputs: Arrays, *, alone: bool) -> Answer | Lost:
         letter = Letter(self._network, letters.write(memory, inputs), alone=alone)
         with letters.send(self._box.writing, letter, memory) as answers:
             return letters.hear(answers)
@@ -68,3 +68,9 @@ class SharedRunner:
         if self._memory is None:
             self._memory = os.memfd_create("picture")
         return self._memory
+
+
+def _end() -> NoReturn:
+    logger.error("the network process has died of this picture alone, so this process ends as well")
+    logging.shutdown()
+    os._exit(_EXIT_CODE)

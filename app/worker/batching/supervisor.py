@@ -18,8 +18,6 @@ logger = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.5
 #: Between an end and the next start.
 _PAUSE_S = 1.0
-#: Of the time that an attempt has. Those that are with a picture that does not end must have time for a second try.
-_BATCH_SHARE = 1 / 3
 
 
 class Supervisor(threading.Thread):
@@ -35,7 +33,6 @@ class Supervisor(threading.Thread):
         self._pulse = Pulse.start()
         self._sources = os.memfd_create("sources")
         os.write(self._sources, SOURCES.dump_json(dict(sources)))
-        self._limit_s = settings.soft_time_limit * _BATCH_SHARE
         # Before torch is imported: its libraries read these once.
         self._environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads_per_network)}
         self._process_id = self._spawn()
@@ -45,8 +42,17 @@ class Supervisor(threading.Thread):
         while True:
             code = self._watch(self._process_id)
             logger.error("the network process has ended with %d, another one starts", code)
+            self._start_another()
+
+    def _start_another(self) -> None:
+        while True:
             time.sleep(_PAUSE_S)
-            self._process_id = self._spawn()
+            try:
+                self._process_id = self._spawn()
+            except OSError as error:  # the machine is short of something
+                logger.warning("the network process does not start: %s", error)
+            else:
+                return
 
     def _spawn(self) -> int:
         """Start one. Not by `subprocess`, whose pipes a worker process would inherit that is forked meanwhile."""
@@ -61,12 +67,12 @@ class Supervisor(threading.Thread):
         )
 
     def _watch(self, process_id: int) -> int:
-        """Its exit code, once it has ended, by itself or because it is too long at a batch."""
+        """Its exit code, once it has ended, by itself or because it is too long at something."""
         while True:
             ended, status = os.waitpid(process_id, os.WNOHANG)
             if ended:
                 return os.waitstatus_to_exitcode(status)
-            if self._pulse.busy_s > self._limit_s:
-                logger.warning("the network process is killed: %.0f s at one batch", self._pulse.busy_s)
+            if self._pulse.is_overdue:
+                logger.warning("the network process is killed: it does not come to an end")
                 os.kill(process_id, signal.SIGKILL)
             time.sleep(_LOOK_EVERY_S)

@@ -1,5 +1,6 @@
 """Several pictures at once, and each answered as alone."""
 
+import weakref
 from collections.abc import Mapping
 
 import numpy as np
@@ -124,3 +125,46 @@ def test_a_network_that_fails_on_one_picture_does_not_load() -> None:
 
     with pytest.raises(ValueError, match="broken"):
         BatchRunner(Broken(), PROBES, name="some")
+
+
+def test_what_a_failed_batch_held_is_let_go_before_its_halves_are_run() -> None:
+    held: list[weakref.ref[np.ndarray]] = []
+    still_held = []
+
+    class Large(Network):
+        def outputs(self, pixels: np.ndarray) -> Arrays:
+            still_held.append(sum(reference() is not None for reference in held))
+            activations = np.zeros(10)
+            held.append(weakref.ref(activations))
+            if len(pixels) > 1 and pixels[0, 1] == 7:
+                try:
+                    raise ValueError(activations)
+                except ValueError as error:
+                    raise MemoryError(len(pixels)) from error
+            return super().outputs(pixels)
+
+    outcomes = run(Large(), *(picture(number, 7, 0) for number in range(4)))
+
+    assert [type(outcome) for outcome in outcomes] == [list] * 4
+    assert set(still_held) == {0}
+
+
+def test_an_error_that_the_process_does_not_survive_is_everybodys() -> None:
+    batches = BatchRunner(Network(), PROBES, name="some", fatal=(ValueError,))
+
+    with pytest.raises(ValueError, match="thirteen"):
+        batches([picture(1, 0, 0), picture(13, 0, 0)])
+
+
+def test_rows_that_change_places_are_noticed_though_all_probes_differ_in_shape() -> None:
+    class Swapping(Network):
+        def outputs(self, pixels: np.ndarray) -> Arrays:
+            return {"logits": pixels[::-1]}
+
+    network = Swapping()
+    batches = BatchRunner(network, [picture(1, 2, 3), picture(1, 2, 3, 4)], name="some")
+    network.sizes.clear()
+
+    batches([picture(1, 0, 0), picture(2, 0, 0)])
+
+    assert network.sizes == [1, 1]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.worker.batching import letters
-from app.worker.batching.letters import Answer, Letter, Letterbox, Received, SharedNetwork
+from app.worker.batching.letters import Answer, Letter, Letterbox, Lost, Received, SharedNetwork
 
 NETWORK = SharedNetwork("classifier", "models/some")
 PICTURE = {"pixel_values": np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)}
@@ -34,7 +34,7 @@ def received(box: Letterbox) -> Received:
     return letter
 
 
-def heard(answers: socket.socket) -> Answer | None:
+def heard(answers: socket.socket) -> Answer | Lost:
     with answers:
         return letters.hear(answers)
 
@@ -75,7 +75,7 @@ def test_a_letter_is_read_and_answered_as_it_was_written(box: Letterbox, memory:
     arrived.answer(Answer(arrays=letters.write(arrived.memory, logits), about={"runtime": "torch"}))
 
     answer = heard(answers)
-    assert answer is not None
+    assert isinstance(answer, Answer)
     assert (answer.about, answer.error) == ({"runtime": "torch"}, None)
     np.testing.assert_array_equal(letters.read(memory, answer.arrays)["logits"], logits["logits"])
 
@@ -86,7 +86,7 @@ def test_an_error_is_told_by_its_name_and_text_however_long(box: Letterbox, memo
     received(box).answer(Answer(error=("ValueError", "no" * 100_000)))
 
     answer = heard(answers)
-    assert answer is not None
+    assert isinstance(answer, Answer)
     assert answer.error is not None
     assert answer.error[0] == "ValueError"
     assert answer.error[1].startswith("nono")
@@ -97,7 +97,28 @@ def test_who_had_the_letter_is_heard_to_die(box: Letterbox, memory: int) -> None
 
     received(box).close()
 
-    assert heard(answers) is None
+    assert heard(answers) == Lost(begun=False)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_who_dies_of_a_picture_has_begun_with_it_alone(box: Letterbox, memory: int, *, alone: bool) -> None:
+    answers = letters.send(box.writing, Letter(NETWORK, alone=alone), memory)
+    arrived = received(box)
+
+    arrived.begin()
+    arrived.close()
+
+    assert heard(answers) == Lost(begun=alone)
+
+
+def test_a_picture_that_was_begun_with_is_answered(box: Letterbox, memory: int) -> None:
+    answers = letters.send(box.writing, Letter(NETWORK, alone=True), memory)
+    arrived = received(box)
+
+    arrived.begin()
+    arrived.answer(Answer(about={"runtime": "torch"}))
+
+    assert heard(answers) == Answer(about={"runtime": "torch"})
 
 
 def test_a_letter_waits_in_the_box_when_nobody_is_there(box: Letterbox, memory: int) -> None:
@@ -108,7 +129,7 @@ def test_a_letter_waits_in_the_box_when_nobody_is_there(box: Letterbox, memory: 
     received(box).answer(Answer(about={"runtime": "torch"}))
 
     answer = heard(answers)
-    assert answer is not None
+    assert isinstance(answer, Answer)
     assert answer.about == {"runtime": "torch"}
 
 
@@ -126,7 +147,7 @@ def test_one_that_is_waited_for_is_wanted(box: Letterbox, memory: int) -> None:
 
     assert arrived.is_wanted
     arrived.close()
-    assert heard(answers) is None
+    assert heard(answers) == Lost(begun=False)
 
 
 def test_an_empty_box_is_told_from_one_that_nobody_writes_to(box: Letterbox) -> None:

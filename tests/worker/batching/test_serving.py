@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.errors import DeviceOutOfMemory, OutOfMemory
 from app.worker.batching import letters
-from app.worker.batching.letters import Letter, Letterbox, SharedNetwork
+from app.worker.batching.letters import Answer, Letter, Letterbox, SharedNetwork
 from app.worker.batching.pulse import Pulse
 from app.worker.batching.serving import Networks, serve
 from app.worker.runners import Arrays
@@ -21,7 +22,12 @@ ONE, OTHER = SharedNetwork("classifier", "models/one"), SharedNetwork("detector"
 class Loader:
     """Loads networks, unless it is told to fail."""
 
-    def __init__(self) -> None:
+    def __init__(self, pulse: Pulse) -> None:
+        self.pulse = pulse
+        #: What running it raises for a picture with 13 in it.
+        self.failure: Exception = ValueError("thirteen")
+        #: Of each run, whether it took too long, which in a time of none all do.
+        self.overdue: list[bool] = []
         #: How many loads fail.
         self.errors = 0
         self.loads: list[str] = []
@@ -44,8 +50,9 @@ class Loader:
     def _run(self, source: str, inputs: Arrays) -> Arrays:
         if inputs["pixels"].any():
             self.batches.append((source, len(inputs["pixels"])))
+            self.overdue.append(self.pulse.is_overdue)
         if (inputs["pixels"] == 13).any():
-            raise ValueError("thirteen")
+            raise self.failure
         return {"logits": inputs["pixels"] * 2}
 
 
@@ -54,8 +61,9 @@ class Office:
 
     def __init__(self) -> None:
         self.box = Letterbox.open()
-        self.loader = Loader()
-        self.networks = Networks(self.loader, Pulse.start())
+        self.pulse = Pulse.start()
+        self.loader = Loader(self.pulse)
+        self.networks = Networks(self.loader, self.pulse, batch_limit_s=0, fatal=(ZeroDivisionError,))
         self._waiting: list[tuple[int, socket.socket]] = []
 
     def write(self, network: SharedNetwork, *numbers: float, alone: bool = False) -> int:
@@ -69,6 +77,10 @@ class Office:
     def give_up(self, number: int) -> None:
         """Wait for this answer no longer."""
         self._waiting[number][1].close()
+
+    def cut(self, number: int) -> None:
+        """Take the end of this picture away."""
+        os.ftruncate(self._waiting[number][0], 1)
 
     def work(self, *, batch_max: int = 8) -> list[object]:
         """What comes back: the doubled numbers, what a network says of itself, or an error."""
@@ -85,7 +97,7 @@ class Office:
 
     def _heard(self, memory: int, answers: socket.socket) -> object:
         answer = letters.hear(answers)
-        assert answer is not None
+        assert isinstance(answer, Answer)
         arrays = letters.read(memory, answer.arrays)
         return arrays["logits"].tolist() if arrays else answer.error or answer.about
 
@@ -141,11 +153,45 @@ def test_a_network_says_what_runs_it_and_is_loaded_once(office: Office) -> None:
     assert office.loader.loads == ["models/one"]
 
 
-def test_an_error_is_of_its_picture_alone(office: Office) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("thirteen"), ("ValueError", "thirteen")),
+        (DeviceOutOfMemory("none left"), ("DeviceOutOfMemory", "none left")),
+        (MemoryError(), ("OutOfMemory", OutOfMemory.SENTENCE)),
+        (FileNotFoundError("/srv/cache"), ("TransientError", "The picture could not be handed to its network.")),
+    ],
+)
+def test_an_error_is_of_its_picture_alone(office: Office, error: Exception, told: object) -> None:
+    office.loader.failure = error
     office.write(ONE, 1, 1)
     office.write(ONE, 13, 1)
 
-    assert office.work() == [[[2, 2]], ("ValueError", "thirteen")]
+    assert office.work() == [[[2, 2]], told]
+
+
+def test_an_error_that_it_does_not_survive_ends_it(office: Office) -> None:
+    office.loader.failure = ZeroDivisionError()
+    office.write(ONE, 13, 1)
+
+    with pytest.raises(ZeroDivisionError):
+        office.work()
+
+
+def test_a_picture_that_was_not_handed_over_whole_fails_alone(office: Office) -> None:
+    office.cut(office.write(ONE, 1, 1, 1))
+    office.write(ONE, 2, 2)
+
+    assert office.work() == [("TransientError", "The picture could not be handed to its network."), [[4, 4]]]
+
+
+def test_a_run_has_a_deadline_and_idleness_none(office: Office) -> None:
+    office.write(ONE, 1, 1)
+
+    office.work()
+
+    assert office.loader.overdue == [True]
+    assert not office.pulse.is_overdue
 
 
 def test_a_network_that_does_not_load_says_why_to_all_who_ask_and_is_not_tried_for_each(office: Office) -> None:

@@ -44,7 +44,8 @@ class Network:
 @pytest.fixture
 def network() -> Iterator[Network]:
     box = Letterbox.open()
-    with box.reading, box.writing, ThreadPoolExecutor() as pool:
+    # The box first, at the end: a reader that still waits hears of that.
+    with ThreadPoolExecutor() as pool, box.reading, box.writing:
         yield Network(box, pool)
 
 
@@ -60,6 +61,11 @@ def doubling(received: Received) -> None:
 
 
 def dying(received: Received) -> None:
+    received.close()
+
+
+def dying_of_it(received: Received) -> None:
+    received.begin()
     received.close()
 
 
@@ -114,6 +120,15 @@ def test_a_picture_whose_network_process_died_is_asked_about_again_alone(
     assert [received.letter.alone for received in read.result()] == [False, True]
 
 
+def test_a_picture_that_others_are_died_of_is_asked_about_until_it_has_its_turn(
+    network: Network, runner: SharedRunner
+) -> None:
+    read = network.read(dying, dying, dying, doubling)
+
+    assert runner(INPUTS)["logits"].tolist() == [[2] * 12]
+    assert [received.letter.alone for received in read.result()] == [False, True, True, True]
+
+
 def test_a_picture_that_the_network_process_dies_of_alone_ends_this_process_too(
     network: Network, runner: SharedRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,14 +139,14 @@ def test_a_picture_that_the_network_process_dies_of_alone_ends_this_process_too(
         raise Ended(code)
 
     monkeypatch.setattr(os, "_exit", end)
-    network.read(dying, dying)
+    network.read(dying_of_it, dying_of_it)
 
     with pytest.raises(Ended, match=str(shared._EXIT_CODE)):
         runner(INPUTS)
 
 
 def test_a_wait_that_was_cut_short_leaves_nothing_to_the_next(network: Network, runner: SharedRunner) -> None:
-    with pytest.raises(SoftTimeLimitExceeded), deadline(0.05):
+    with pytest.raises(SoftTimeLimitExceeded), deadline(0.5):  # long enough to be sent
         runner(INPUTS)
     late = letters.receive(network.box.reading, wait=True)
     assert late is not None
