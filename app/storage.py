@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +21,8 @@ from app.incoming import IncomingUpload, Memory, own_digits
 
 logger = logging.getLogger(__name__)
 
+#: How long the disk is taken for as free as it was: the system is not asked for every upload.
+_FREE_FOR_S = 0.1
 _UPLOADS = "uploads"
 _INCOMING = "incoming"
 #: What parts of a path lead elsewhere than to what they name.
@@ -49,12 +52,18 @@ class Storage:
         self.incoming_folder = self.uploads / _INCOMING
         self.artifacts = self.root / "artifacts"
         self._memory = Memory()
+        self._free_bytes = 0
+        self._free_until_s = 0.0
         self.incoming_folder.mkdir(parents=True, exist_ok=True)
         self.artifacts.mkdir(exist_ok=True)
 
     def check_room(self, more_bytes: int, *, leave_bytes: int) -> None:
-        """Raises `DiskFull` unless so much more fits on the disk, and leaves so much free."""
-        if shutil.disk_usage(self.root_name).free - more_bytes < leave_bytes:
+        """Raises `DiskFull` unless so much more fits on the disk, and leaves so much free, or did a moment ago."""
+        now_s = time.monotonic()
+        if now_s >= self._free_until_s:
+            self._free_bytes = shutil.disk_usage(self.root_name).free
+            self._free_until_s = now_s + _FREE_FOR_S
+        if self._free_bytes - more_bytes < leave_bytes:
             raise DiskFull(DiskFull.SENTENCE)
 
     def incoming(self, job_id: str, *, max_bytes: int, hold_bytes: int = 0) -> IncomingUpload:

@@ -9,6 +9,8 @@ logger = logging.getLogger(__name__)
 
 #: With it, a process has about a tenth of the time of one without, where both want all of a core.
 _NICENESS = 10
+#: The lowest there is: submissions are to wait for nothing but each other.
+_NICENESS_OF_SESSION = 19
 #: Of the session that this process belongs to (sched(7), "The autogroup feature").
 _AUTOGROUP = Path("/proc/self/autogroup")
 
@@ -27,7 +29,7 @@ def give_way_as_session(autogroup: Path = _AUTOGROUP) -> None:
     if os.getsid(0) != os.getpid() or not autogroup.exists():
         return
     try:
-        autogroup.write_text(str(_NICENESS))
+        autogroup.write_text(str(_NICENESS_OF_SESSION))
     except OSError as error:  # some other session has just been changed, or it is not ours to change
         logger.info("the worker's session does not give way: %s", error)
 

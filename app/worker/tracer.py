@@ -16,6 +16,7 @@ from celery.app.trace import LOG_SUCCESS, TraceInfo, traceback_clear
 from celery.exceptions import Ignore, Reject
 from celery.states import FAILURE, IGNORED, SUCCESS
 
+from app import quick_json
 from app.errors import OutOfMemory
 
 logger = logging.getLogger(__name__)
@@ -70,5 +71,5 @@ def _failed(task: CeleryTask, context: Context, error: Exception) -> tuple[Any, 
 
 
 def _shown(result: Any) -> str:
-    text = repr(result)
+    text = quick_json.dumps(result)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

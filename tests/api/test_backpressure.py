@@ -176,6 +176,7 @@ async def test_a_full_disk_is_told_before_the_body_is_read(
 async def test_what_was_accepted_before_is_answered_on_any_disk(
     client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("app.storage._FREE_FOR_S", 0)
     async with service(settings, client) as http:
         for path in ("/classify", "/batches/classify"):
             request: Any = {"files": {"file": png(8, 8)}, "headers": {"Idempotency-Key": path}}

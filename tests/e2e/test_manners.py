@@ -23,4 +23,4 @@ def test_a_worker_that_is_a_session_of_its_own_lets_others_go_first(service: Ins
 
     session = Path(f"/proc/{worker.pid}/autogroup")
     assert os.getsid(worker.pid) == worker.pid
-    assert not session.exists() or session.read_text().strip().endswith("nice 10")
+    assert not session.exists() or session.read_text().strip().endswith("nice 19")

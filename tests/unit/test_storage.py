@@ -212,6 +212,25 @@ def test_room_is_what_the_disk_has_left(storage: Storage) -> None:
             storage.check_room(more_bytes, leave_bytes=leave_bytes)
 
 
+@pytest.mark.parametrize(("lasts_s", "asked"), [(60, 1), (0, 3)])
+def test_the_disk_is_asked_once_in_a_while(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, lasts_s: float, asked: int
+) -> None:
+    usage, calls = shutil.disk_usage, []
+
+    def noted(root: str) -> object:
+        calls.append(root)
+        return usage(root)
+
+    monkeypatch.setattr("app.storage._FREE_FOR_S", lasts_s)
+    monkeypatch.setattr("app.storage.shutil.disk_usage", noted)
+
+    for _ in range(3):
+        storage.check_room(0, leave_bytes=0)
+
+    assert len(calls) == asked
+
+
 def test_a_full_disk_leaves_nothing_of_a_short_file(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, begun = os.open, []
 

@@ -26,7 +26,7 @@ def test_a_session_of_its_own_gives_way_as_a_whole(tmp_path: Path) -> None:
 
     run(AS_SESSION, str(autogroup), session=True)
 
-    assert autogroup.read_text() == "10"
+    assert autogroup.read_text() == "19"
 
 
 def test_the_session_of_somebody_else_stays_as_it_is(tmp_path: Path) -> None:
@@ -55,4 +55,4 @@ def test_the_system_takes_it() -> None:
 
     said = run(f"{CALL}manners.give_way_as_session(); {shown}", session=True)
 
-    assert said.strip().endswith("nice 10") is path.exists()
+    assert said.strip().endswith("nice 19") is path.exists()

@@ -100,21 +100,16 @@ def test_a_result_may_hold_what_is_no_text_of_unicode(celery: CeleryApp, client:
     assert kept(client, job)["result"] == {"text": "\ud800"}
 
 
-class Huge(dict[str, Any]):
-    """A result that cannot be shown."""
-
-    def __repr__(self) -> str:
-        raise MemoryError
-
-
-def lack() -> None:
+def lack(*_: object) -> None:
     raise MemoryError
 
 
-@pytest.mark.parametrize(("body", "state"), [(lack, "FAILURE"), (lambda: Huge(RESULT), "SUCCESS")])
+@pytest.mark.parametrize(("body", "state"), [(lack, "FAILURE"), (lambda: RESULT, "SUCCESS")])
 def test_a_lack_of_memory_ends_the_job_and_not_the_worker(
-    celery: CeleryApp, client: redis.Redis, job: NewJob, body: Any, state: str
+    celery: CeleryApp, client: redis.Redis, job: NewJob, body: Any, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("app.worker.tracer._shown", lack)
+
     told, *_ = attempt(celery, job, body)
 
     assert "OutOfMemory" in repr(told.exception)
