@@ -18,7 +18,7 @@ _PARTS = ("#2f6db5", "#79a7d9", "#3d8f6f", "#c24f4f")
 
 def draw(path: Path, *, closed: Sequence[Closed], arrivals: Sequence[Open], machine: Mapping[str, str]) -> None:
     """Raw and served, what a job costs, and the latency of a submission under load."""
-    figure, (speed, cost, latency) = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
+    figure, (speed, cost, latency) = plt.subplots(1, 3, figsize=(16, 4.6), width_ratios=(3, 2, 2), layout="constrained")
     _speeds(speed, closed)
     _costs(cost, [each for each in closed if each.network == closed[0].network])
     _latencies(latency, arrivals)
@@ -49,7 +49,8 @@ def _speeds(axes: Any, closed: Sequence[Closed]) -> None:
         [place + 0.2 for place in places], [each.jobs_per_s for each in closed], 0.4, color=_SERVED, label="served"
     )
     axes.bar_label(served, [f"{each.served_to_raw:.2f}" for each in closed], fontsize=9)
-    axes.set_xticks(places, [f"{each.network}\n{each.photo.partition(',')[0]}" for each in closed], fontsize=8)
+    labels = [f"{each.network},{each.photo.partition(',')[0]}".replace(", ", ",").replace(",", "\n") for each in closed]
+    axes.set_xticks(places, labels, fontsize=8)
     axes.set_ylabel("pictures a second")
     axes.set_title("Closed loop of 16 clients (figure: served ÷ raw)")
     axes.legend()
