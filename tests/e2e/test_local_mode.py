@@ -55,9 +55,8 @@ def test_up_and_down_and_up_again(command: Command, environment: dict[str, str])
         flower = f"http://127.0.0.1:{environment['FLOWER_PORT']}"
         worker: Any = wait_for(lambda: httpx.get(f"{flower}/workers?json=1").json()["data"], what="Flower's worker")
         assert worker[0]["hostname"].startswith("darkroom@")
-        page = wait_for(lambda: _page(f"{flower}/task/{result['job_id']}"), what="the task's page")
-        assert "classify" in page
-        assert "SUCCESS" in page
+        page = f"{flower}/task/{result['job_id']}"  # which tells of the job's beginning a moment before its end
+        wait_for(lambda: "classify" in _page(page) and "SUCCESS" in _page(page), what="the task's end on its page")
 
         assert command("up").returncode == 0, "what runs already is left alone"
         assert command("down").stdout == "Stopped. Results and queued jobs are kept.\n"
@@ -67,6 +66,6 @@ def test_up_and_down_and_up_again(command: Command, environment: dict[str, str])
         assert http.get(f"/result/{result['job_id']}").json() == result
 
 
-def _page(url: str) -> str | None:
+def _page(url: str) -> str:
     answer = httpx.get(url)
-    return answer.text if answer.is_success else None
+    return answer.text if answer.is_success else ""
