@@ -1,6 +1,6 @@
 """The worker: `celery -A app.worker.main worker`.
 
-main process: fetch the models → fork → keep what is held alive.
+main process: fetch the models → start the network process, if networks run batches → fork → keep what is held alive.
 each process it forks: load every task, say how that went, take jobs.
 """
 
