@@ -91,7 +91,7 @@ class Progress:
         """Begin a stage, and note under `after` how long the one before took. Raises `Fenced`."""
         now_s = time.monotonic()
         if after:
-            self.timings[after] = round((now_s - self._noted_s) * 1000, 2)
+            self._note(after, now_s)
         self._noted_s = now_s
         self._here = _Place(state, progress_in(state), now_s)
         self._check()
@@ -123,7 +123,9 @@ class Progress:
 
     def note(self, name: str) -> None:
         """Note how long it took since the stage began or the last note was made, in milliseconds."""
-        now_s = time.monotonic()
+        self._note(name, time.monotonic())
+
+    def _note(self, name: str, now_s: float) -> None:
         self.timings[name] = round((now_s - self._noted_s) * 1000, 2)
         self._noted_s = now_s
 

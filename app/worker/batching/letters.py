@@ -30,7 +30,6 @@ _ROOM_FOR_TWO = socket.CMSG_SPACE(2 * array("i").itemsize)
 #: Number type and shape of arrays by their names, in the order in which they lie in memory.
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 
-
 #: Errors that decide what becomes of a job, and are the same in both processes; others are told as texts.
 TOLD_APART: tuple[type[AppError], ...] = (DeviceOutOfMemory, OutOfMemory, TransientError)
 
