@@ -21,6 +21,9 @@ METADATA_NAME = "pictures.test"
 #: While this file is in the storage root, `loads` does not load.
 FAIL_TO_LOAD = "fail-to-load"
 
+#: The first process that finds this file in the storage root as it loads `loads` takes it away, and dies.
+DIE_AT_LOAD = "die-at-load"
+
 #: Left in the storage root by a `sleep` that has come to its end.
 SLEPT = "slept"
 
@@ -193,13 +196,17 @@ class Stubborn(Echo):
 
 
 class Loads(Echo):
-    """Loads slowly, or not at all."""
+    """Loads slowly, not at all, or ends its process."""
 
     name = "loads"
 
     def load(self, loader: Loader, model: str) -> FakeModel:
         time.sleep(float(os.environ.get("FAKE_LOAD_SECONDS", "0")))
-        if (Path(os.environ["STORAGE_ROOT"]) / FAIL_TO_LOAD).exists():
+        root = Path(os.environ["STORAGE_ROOT"])
+        if (root / DIE_AT_LOAD).exists():
+            (root / DIE_AT_LOAD).unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if (root / FAIL_TO_LOAD).exists():
             raise FileNotFoundError("no weights in /srv/secret/models/fake")
         return FakeModel()
 

@@ -83,3 +83,10 @@ class RememberingPool(TaskPool):  # type: ignore[misc]
     """Celery's prefork pool."""
 
     Pool = _RememberingPool
+
+    def did_start_ok(self) -> bool:
+        """Always: a process that dies while the worker starts is replaced like any other, and the worker goes on.
+
+        Celery would give up the worker for it, in a few milliseconds of its life.
+        """
+        return True

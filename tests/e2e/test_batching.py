@@ -61,6 +61,9 @@ class Service:
         comments = [segment(_COMMENT, next(_numbers).to_bytes(2, "big")) for _ in range(times)]
         return [self.installed.submit("classify", with_segments(photo, comment)) for comment in comments]
 
+    def has_ended(self, job_id: str) -> bool:
+        return self.installed.status(job_id)["finished_at"] is not None
+
     def assert_done(self, jobs: list[str], *, attempts: int = 1) -> None:
         for job_id in jobs:
             result: Any = self.installed.result(job_id, timeout_s=60)
@@ -82,28 +85,36 @@ def network_process(worker: Process) -> int | None:
     return None
 
 
-def stop_at_a_batch(service: Service, *, submitting: int = 0) -> tuple[int, list[str]]:
+def stop_at_a_batch(service: Service, *, submitting: int) -> tuple[int, list[str]]:
     """Stop the network process while it runs a batch. Returns its process id, and the jobs submitted for that."""
     process_id = wait_for(lambda: network_process(service.worker), what="a network process")
-    pulse = wait_for(lambda: open_files(process_id).get(PULSE), what="its pulse")
-    batches = service.batches  # what it does before the first one is to try the network
-    jobs = service.submit(submitting)
-    end = time.monotonic() + 30
+    end, jobs = time.monotonic() + 60, []
     while time.monotonic() < end:
-        if service.batches > batches and _moment(pulse):
-            os.kill(process_id, signal.SIGSTOP)
-            wait_for(lambda: _is_stopped(process_id), what="its stop")
-            if _moment(pulse):
-                return process_id, jobs
-            os.kill(process_id, signal.SIGCONT)
+        jobs += service.submit(submitting)
+        if is_stopped_at_a_batch(service, process_id, jobs):
+            return process_id, jobs
     raise AssertionError("no batch was seen")
 
 
-def kill_at_a_batch(service: Service, *, submitting: int = 0) -> list[str]:
-    process_id, jobs = stop_at_a_batch(service, submitting=submitting)
+def is_stopped_at_a_batch(service: Service, process_id: int, jobs: list[str]) -> bool:
+    """Whether it could be stopped, before all jobs had ended; a batch is short, and who looks for it may be kept."""
+    pulse = wait_for(lambda: open_files(process_id).get(PULSE), what="its pulse")
+    batches = service.batches  # what it does before the first one is to try the network
+    while not all(service.has_ended(job_id) for job_id in jobs):
+        looking_s = time.monotonic()
+        while time.monotonic() < looking_s + 1:
+            if _moment(pulse) and service.batches > batches:
+                os.kill(process_id, signal.SIGSTOP)
+                wait_for(lambda: _is_stopped(process_id), what="its stop")
+                if _moment(pulse):
+                    return True
+                os.kill(process_id, signal.SIGCONT)
+    return False
+
+
+def kill(process_id: int) -> None:
     os.kill(process_id, signal.SIGKILL)
     wait_for(lambda: _is_gone(process_id), what="its end")
-    return jobs
 
 
 def _moment(pulse: Path) -> float:
@@ -127,15 +138,25 @@ def test_jobs_are_run_together_and_answered_each(service: Service) -> None:
 
 
 def test_the_death_of_the_network_process_costs_no_job_an_attempt(service: Service) -> None:
-    jobs = kill_at_a_batch(service, submitting=12)
+    process_id, jobs = stop_at_a_batch(service, submitting=12)
+
+    kill(process_id)
 
     service.assert_done(jobs)
     assert {service.installed.crashes(job_id) for job_id in jobs} == {0}
 
 
 def test_a_job_that_the_network_process_dies_of_twice_has_crashed_once(service: Service) -> None:
-    (job_id,) = kill_at_a_batch(service, submitting=1)
-    kill_at_a_batch(service)
+    def killed_twice() -> str | None:
+        process_id, jobs = stop_at_a_batch(service, submitting=1)
+        kill(process_id)
+        another = wait_for(lambda: network_process(service.worker), what="a network process")
+        if not is_stopped_at_a_batch(service, another, jobs):
+            return None
+        kill(another)
+        return jobs[-1]
+
+    job_id = wait_for(killed_twice, timeout_s=150, what="a job at both of its batches")
 
     service.assert_done([job_id], attempts=2)
     assert service.installed.crashes(job_id) == 1

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from app import keys
-from tests.fakes import FAIL_TO_LOAD
+from tests.fakes import DIE_AT_LOAD, FAIL_TO_LOAD
 from tests.processes import Installation, wait_for
 
 
@@ -166,6 +166,16 @@ def test_a_task_that_loads_in_replaced_processes_is_served_again(service: Instal
     with service.redis.client() as client:
         client.client_kill_filter(_type="normal", skipme=True)
     assert service.result(service.submit("loads", picture), timeout_s=45)["attempts"] == 1
+
+
+def test_a_process_that_dies_while_its_worker_starts_is_replaced(service: Installation, picture: bytes) -> None:
+    service.remember_worker("loads")
+    (service.storage / DIE_AT_LOAD).touch()
+    worker = service.start_worker(WORKER_CONCURRENCY="1")
+
+    assert service.result(service.submit("loads", picture))["attempts"] == 1
+    assert not (service.storage / DIE_AT_LOAD).exists()
+    assert worker.running
 
 
 def _lacking(service: Installation) -> Any:

@@ -133,6 +133,7 @@ def test_a_damaged_picture_that_only_a_decode_can_tell_fails_its_job(service: In
     assert problem.json()["error"] == document["error"]
 
 
+@pytest.mark.timeout(180)  # two starts of everything, the first of which converts the models
 def test_results_and_waiting_jobs_survive_a_stop_of_everything(tmp_path: Path) -> None:
     with installation(tmp_path) as service:
         api, worker = service.start_api("app.api"), service.start_worker("app.worker.main")
