@@ -19,6 +19,7 @@ import transformers
 from app.config import Settings
 from app.schemas import ModelInfo
 from app.worker.folding import PIXELS, Folded
+from app.worker.gates import without_open_gates
 from app.worker.preparing import preparation_of
 from app.worker.runners import Arrays, Runner, Unsuitable, check_numbers
 from app.worker.sources import Source
@@ -106,7 +107,7 @@ class ImageNetwork:
         """Raises `Unsuitable` and `OSError` where RUNTIME leaves no choice."""
 
         def loaded(dtype: torch.dtype) -> Any:
-            return load_network(auto_class, source, dtype=dtype).eval()
+            return without_open_gates(load_network(auto_class, source, dtype=dtype).eval())
 
         device = device_of(settings)
         if settings.runtime == "openvino" or (settings.runtime == "auto" and device.type == "cpu"):

@@ -14,7 +14,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from app import imaging
 from app.imaging import Picture
-from app.worker import torch_runtime
+from app.worker import resizing, torch_runtime
 from app.worker.preparing import TOLERANCE, Preparation, preparation_of
 from tests.pictures import whole
 from tests.processes import PHOTOS, ROOT
@@ -79,8 +79,12 @@ def understood(processor: Any) -> Preparation:
     return preparation
 
 
+@pytest.mark.parametrize("by_torch", [True, False], ids=["torch", "pillow"])
 @pytest.mark.parametrize("kind", UNDERSTOOD)
-def test_a_picture_of_any_size_is_prepared_as_the_processor_does(kind: str) -> None:
+def test_a_picture_of_any_size_is_prepared_as_the_processor_does(
+    kind: str, monkeypatch: pytest.MonkeyPatch, *, by_torch: bool
+) -> None:
+    monkeypatch.setattr(resizing, "_HAS_VECTORS", by_torch)
     processor = UNDERSTOOD[kind]()
     preparation = understood(processor)
     photo = Image.open(PHOTOS / "dog.jpg")
@@ -95,7 +99,10 @@ def test_a_picture_of_any_size_is_prepared_as_the_processor_does(kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", ["bit by pillow", "vit by pillow"])
-def test_cutting_before_the_resize_leaves_the_pixels_that_cutting_after_it_would(kind: str) -> None:
+def test_cutting_before_the_resize_leaves_the_pixels_that_cutting_after_it_would(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resizing, "_HAS_VECTORS", False)
     processor = UNDERSTOOD[kind]()
     preparation = understood(processor)
     photo = Image.open(PHOTOS / "dog.jpg")
