@@ -73,9 +73,10 @@ class OneResize:
 
 
 def _pixels_of(image: Image.Image) -> torch.Tensor | None:
-    """The memory of an RGB picture, uint8 of shape [1, 4, height, width], the last channel nothing; None for large ones.
+    """The memory of an RGB picture, uint8 of shape [1, 4, height, width], of which the last channel is nothing.
 
-    Pillow keeps those in several pieces of memory, 16 MB each, and shows others by the Arrow C data interface.
+    None for a large one: Pillow keeps it in several pieces of memory, of 16 MB. Others it shows by the Arrow C data
+    interface.
     """
     try:
         rows = nanoarrow.c_array(image)
