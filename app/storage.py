@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.errors import DiskFull, InternalError
+from app.folders import spread
 from app.incoming import IncomingUpload, Memory, own_digits
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class Storage:
         self._free_until_s = 0.0
         self.incoming_folder.mkdir(parents=True, exist_ok=True)
         self.artifacts.mkdir(exist_ok=True)
+        for folder in (self.uploads, self.artifacts):
+            spread(folder)
 
     def check_room(self, more_bytes: int, *, leave_bytes: int) -> None:
         """Raises `DiskFull` unless so much more fits on the disk, and leaves so much free, or did a moment ago."""

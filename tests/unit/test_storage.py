@@ -22,6 +22,17 @@ def files_in(storage: Storage) -> list[Path]:
     return [path for path in storage.root.rglob("*") if path.is_file()]
 
 
+def test_folders_in_which_jobs_come_and_go_are_spread_over_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spread: list[Path] = []
+    monkeypatch.setattr("app.storage.spread", spread.append)
+
+    storage = Storage(tmp_path)
+
+    assert spread == [storage.uploads, storage.artifacts]
+
+
 def test_what_is_kept_is_found_again(storage: Storage) -> None:
     with storage.incoming("abcd", max_bytes=10) as upload:
         upload.write(b"hel")
