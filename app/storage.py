@@ -55,10 +55,10 @@ class Storage:
         self._memory = Memory()
         self._free_bytes = 0
         self._free_until_s = 0.0
-        self.incoming_folder.mkdir(parents=True, exist_ok=True)
-        self.artifacts.mkdir(exist_ok=True)
         for folder in (self.uploads, self.artifacts):
+            folder.mkdir(parents=True, exist_ok=True)
             spread(folder)
+        self.incoming_folder.mkdir(exist_ok=True)
 
     def check_room(self, more_bytes: int, *, leave_bytes: int) -> None:
         """Raises `DiskFull` unless so much more fits on the disk, and leaves so much free, or did a moment ago."""

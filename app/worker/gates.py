@@ -11,9 +11,6 @@ import torch
 from torch import nn
 from transformers.models.efficientnet.modeling_efficientnet import EfficientNetSqueezeExciteLayer
 
-#: Of what is kept of networks, that it is without them.
-NOTE = "without open gates"
-
 
 def without_open_gates(network: Any) -> Any:
     """The network itself; its answers are the same to the last digit."""

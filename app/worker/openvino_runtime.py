@@ -20,7 +20,6 @@ import torch
 import transformers
 
 from app.config import Settings
-from app.worker import gates
 from app.worker.folding import Folded, Pools
 from app.worker.model_cache import ModelCache
 from app.worker.openvino_quiet import openvino
@@ -96,7 +95,6 @@ def load(  # noqa: PLR0913  # what comes out depends on all of it
         "precisions": precisions,
         "tolerance": TOLERANCE,
         "class": auto_class,
-        "gates": gates.NOTE,
         "preparation": [preparation.scale, preparation.shift] if preparation else None,
         "shapes": [{name: array.shape for name, array in probe.items()} for probe in probes],
         "batches": settings.runs_batches,

@@ -1,9 +1,9 @@
 """How a picture becomes a network's input without three passes over float arrays.
 
 Most image processors of transformers resize a picture, cut out its middle and then rescale and normalise it, in floats.
-Here one resize makes just the bytes that the cut keeps; the rest is one multiplication and one addition a channel, left
-to the network. `preparation_of` reads the steps off a processor, and then compares: one that makes anything else of a
-picture than its settings let one expect goes on preparing its pictures itself.
+Here one resize makes the bytes; the rest is one multiplication and one addition a channel, left to the network.
+`preparation_of` reads the steps off a processor, and then compares: one that makes anything else of a picture than its
+settings let one expect goes on preparing its pictures itself.
 """
 
 import logging

@@ -1,8 +1,8 @@
 """Resizing a picture and cutting out its middle.
 
-Where the processor has vectors of bytes, PyTorch resizes all of the picture, in a third of Pillow's time, and the
-middle is cut out of that. Elsewhere Pillow resizes what is kept alone; and where all of the picture is much, or PyTorch
-lacks the filter.
+Where the processor has vectors of bytes (AVX2), PyTorch resizes all of the picture, in a third of Pillow's time, and
+the middle is cut out of that. Elsewhere Pillow resizes what is kept alone; and where all of the picture is much, or
+PyTorch lacks the filter.
 """
 
 from dataclasses import dataclass

@@ -18,7 +18,6 @@ from safetensors import safe_open
 
 from app.config import Settings
 from app.errors import DeviceOutOfMemory, OutOfMemory
-from app.worker import gates
 from app.worker.folding import Folded
 from app.worker.model_cache import ModelCache
 from app.worker.sources import Source
@@ -164,7 +163,6 @@ def place(network: Any, *, source: Source, settings: Settings, layout: torch.mem
         "dtype": str(dtype),
         "layout": str(layout),
         "class": type(network).__name__,
-        "gates": gates.NOTE,
     }
     try:
         kept = ModelCache(settings).keep(source, made_by, make)

@@ -90,20 +90,24 @@ def stop_at_a_batch(service: Service, *, submitting: int) -> tuple[int, list[str
     process_id = wait_for(lambda: network_process(service.worker), what="a network process")
     end, jobs = time.monotonic() + 60, []
     while time.monotonic() < end:
+        batches = service.batches
         jobs += service.submit(submitting)
-        if is_stopped_at_a_batch(service, process_id, jobs):
+        if is_stopped_at_a_batch(service, process_id, jobs, after=batches):
             return process_id, jobs
     raise AssertionError("no batch was seen")
 
 
-def is_stopped_at_a_batch(service: Service, process_id: int, jobs: list[str]) -> bool:
-    """Whether it could be stopped, before all jobs had ended; a batch is short, and who looks for it may be kept."""
+def is_stopped_at_a_batch(service: Service, process_id: int, jobs: list[str], *, after: int) -> bool:
+    """Whether it could be stopped, before all jobs had ended; a batch is short, and who looks for it may be kept.
+
+    `after` so many batches: what it does before its first one is to try the network.
+    """
     pulse = wait_for(lambda: open_files(process_id).get(PULSE), what="its pulse")
-    batches = service.batches  # what it does before the first one is to try the network
-    while not all(service.has_ended(job_id) for job_id in jobs):
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not all(service.has_ended(job_id) for job_id in jobs):
         looking_s = time.monotonic()
         while time.monotonic() < looking_s + 1:
-            if _moment(pulse) and service.batches > batches:
+            if _moment(pulse) and service.batches > after:
                 os.kill(process_id, signal.SIGSTOP)
                 wait_for(lambda: _is_stopped(process_id), what="its stop")
                 if _moment(pulse):
@@ -149,9 +153,10 @@ def test_the_death_of_the_network_process_costs_no_job_an_attempt(service: Servi
 def test_a_job_that_the_network_process_dies_of_twice_has_crashed_once(service: Service) -> None:
     def killed_twice() -> str | None:
         process_id, jobs = stop_at_a_batch(service, submitting=1)
+        batches = service.batches
         kill(process_id)
         another = wait_for(lambda: network_process(service.worker), what="a network process")
-        if not is_stopped_at_a_batch(service, another, jobs):
+        if not is_stopped_at_a_batch(service, another, jobs, after=batches):
             return None
         kill(another)
         return jobs[-1]

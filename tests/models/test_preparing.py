@@ -145,6 +145,25 @@ def test_pictures_are_decoded_at_twice_the_size_that_the_resize_makes() -> None:
     assert understood(UNDERSTOOD["vit"]()).least_size(4000, 3000) == (96, 64)
 
 
+def test_torch_is_shown_the_memory_of_a_picture() -> None:
+    picture = Image.open(PHOTOS / "dog.jpg").convert("RGB")
+
+    pixels = resizing._pixels_of(picture)
+
+    assert pixels is not None
+    assert (pixels[0, :3].permute(1, 2, 0).numpy() == np.asarray(picture)).all()
+    picture.putpixel((700, 500), (1, 2, 3))
+    assert pixels[0, :3, 500, 700].tolist() == [1, 2, 3]
+
+
+def test_a_picture_in_several_pieces_of_memory_is_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resizing, "_HAS_VECTORS", True)
+    large = Image.new("RGB", (2300, 2000), (10, 20, 30))
+
+    assert resizing._pixels_of(large) is None
+    assert (understood(UNDERSTOOD["bit"]())(large) == (10, 20, 30)).all()
+
+
 def test_a_very_long_picture_takes_no_more_room_than_what_is_kept_of_it() -> None:
     assert understood(UNDERSTOOD["bit"]())(Image.new("RGB", (60_000, 3))).shape == (1, 48, 56, 3)
 
@@ -199,8 +218,12 @@ def test_scores_of_a_photo_decoded_smaller_are_those_of_all_of_it(
     assert name == "dog.jpg" or found.argmax() == expected.argmax()
 
 
-def test_the_middle_is_cut_out_where_it_is_in_the_full_picture(processor: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_torch", [True, False], ids=["torch", "pillow"])
+def test_the_middle_is_cut_out_where_it_is_in_the_full_picture(
+    processor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, by_torch: bool
+) -> None:
     """Of sides that do not halve into whole numbers a smaller decode is of another shape, by less than a pixel."""
+    monkeypatch.setattr(resizing, "_HAS_VECTORS", by_torch)
     preparation, path = understood(processor), tmp_path / "photo.jpg"
     enlarged("dog.jpg", 2239).save(path, quality=90)
     picture = imaging.open_scaled(path, max_pixels=10**7, least_size=preparation.least_size)

@@ -23,11 +23,11 @@ class FileSystem:
 
     def ioctl(self, _descriptor: int, call: int, argument: bytes) -> bytes:
         if call == SET:
-            (self.flags,) = struct.unpack("l", argument)
+            (self.flags,) = struct.unpack("i", argument)
             self.writes += 1
             return argument
         assert call == GET
-        return struct.pack("l", self.flags)
+        return struct.pack("i", self.flags)
 
 
 @pytest.mark.parametrize(("before", "writes"), [(OTHERS, 1), (OTHERS | TOP, 0)])
@@ -52,3 +52,7 @@ def test_a_file_system_that_knows_no_such_thing_is_left_alone(
     monkeypatch.setattr(fcntl, "ioctl", refuse)
 
     spread(tmp_path)
+
+
+def test_a_folder_that_cannot_be_opened_is_left_alone(tmp_path: Path) -> None:
+    spread(tmp_path / "not there")

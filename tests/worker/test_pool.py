@@ -10,7 +10,7 @@ import pytest
 from billiard.pool import TASK
 from celery.concurrency.asynpool import AsynPool
 
-from app.worker.pool import _Hub, _RememberingPool
+from app.worker.pool import RememberingPool, _Hub, _RememberingPool
 
 PIPES = {7, 9}
 
@@ -152,3 +152,10 @@ def test_the_event_loop_is_asked_only_for_what_is_new() -> None:
 
     hub.consolidate_callback = print
     assert vars(loop)["consolidate_callback"] is print
+
+
+def test_a_process_that_has_died_by_the_start_of_the_event_loop_is_no_reason_to_end_the_worker() -> None:
+    pool = RememberingPool(limit=1)
+    pool._pool = SimpleNamespace(did_start_ok=lambda: False)
+
+    assert pool.did_start_ok()

@@ -40,7 +40,7 @@ class Plan:
     seconds: float
 
 
-FULL, QUICK = Plan(rounds=3, seconds=8), Plan(rounds=1, seconds=5)
+FULL, QUICK = Plan(rounds=5, seconds=6), Plan(rounds=1, seconds=5)
 
 
 class Server:
