@@ -1,6 +1,6 @@
 """Resizing a picture and cutting out its middle.
 
-Where the processor has vectors of bytes (AVX2), PyTorch resizes all of the picture, in a third of Pillow's time, and
+Where the processor has vectors of bytes (AVX2), PyTorch resizes all of the picture, in half of Pillow's time, and
 the middle is cut out of that. Elsewhere Pillow resizes what is kept alone; and where all of the picture is much, or
 PyTorch lacks the filter.
 """
