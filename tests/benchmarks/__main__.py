@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from tests.benchmarks import chart, checks, machine, report
-from tests.benchmarks.checks import BATCHED, LITE0, VIT, Check
+from tests.benchmarks.checks import BATCHED, Check
 from tests.benchmarks.parts import FULL, QUICK, Closed, Idle, Open, Plan, closed, idle, open_loop
 from tests.benchmarks.photos import Photo, photos
 from tests.benchmarks.raw_loop import RawLoop, raw_loop
@@ -86,7 +86,7 @@ def _measure_lite0(found: Found, folder: Path, plan: Plan, *, parts: list[str]) 
                 _tell("one client alone")
                 found.idle = idle(service, raw, photo, plan)
             _tell(f"16 clients with {photo.name}")
-            figures = closed(service, raw, photo, plan, network=LITE0)
+            figures = closed(service, raw, photo, plan, network="EfficientNet-Lite0")
             found.closed.append(figures)
             if not number and "open" in parts:
                 _tell("arrivals that wait for nobody")
@@ -100,7 +100,7 @@ def _measure_vit(found: Found, folder: Path, plan: Plan) -> None:
     # It does few pictures a second, and they are counted.
     longer = replace(plan, raw_s=2 * plan.raw_s, closed_s=3 * plan.closed_s)
     settings = {**SETTINGS, "CLASSIFY_MODEL": str(weights)}
-    for number, (network, batches) in enumerate(((VIT, {}), (BATCHED, BATCHES))):
+    for number, (network, batches) in enumerate((("ViT-B/16", {}), (BATCHED, BATCHES))):
         with _side_by_side(folder / f"vit-{number}", settings, batches) as (service, raw):
             _tell(f"16 clients with a {network}")
             found.closed.append(closed(service, raw, photo, longer, network=network))

@@ -66,8 +66,8 @@ def _assert_as_alone(network: ImageNetwork, pictures: list[Arrays]) -> None:
     found = batches(pictures)
 
     assert sizes == [len(pictures)]
-    # Most come several times.
-    alone = {id(inputs): network.run(inputs) for inputs in {id(inputs): inputs for inputs in pictures}.values()}
+    different = {id(inputs): inputs for inputs in pictures}
+    alone = {key: network.run(inputs) for key, inputs in different.items()}
     for inputs, outputs in zip(pictures, found, strict=True):
         assert not isinstance(outputs, Exception)
         expected = alone[id(inputs)]

@@ -42,7 +42,7 @@ def test_the_shipped_network_answers_the_same_to_the_last_digit_without_its_gate
 @pytest.mark.parametrize("part", ["weight", "bias"])
 def test_a_gate_that_closes_for_some_or_in_some_channel_is_kept(part: str) -> None:
     network = shipped()
-    gate = next(part for part in network.modules() if isinstance(part, EfficientNetSqueezeExciteLayer))
+    gate = next(each for each in network.modules() if isinstance(each, EfficientNetSqueezeExciteLayer))
     with torch.no_grad():
         getattr(gate.expand, part).view(-1)[0] = 0.5
 

@@ -112,7 +112,7 @@ def test_a_redis_that_refuses_to_write_is_known_by_its_error(
     job = new_job()
     client.config_set("maxmemory", 1)
     try:
-        with pytest.raises(ResponseError) as refusal:
+        with pytest.raises(ResponseError, match="maxmemory") as refusal:
             direct.call(
                 "submit",
                 MESSAGE,
