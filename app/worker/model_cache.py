@@ -30,7 +30,7 @@ _FOLDER = "model-cache"
 _DIGESTS = "digests.json"
 _IN_USE = "in-use"
 #: Changed when what this code makes of the same weights changes.
-_FORMAT = 3
+_FORMAT = 4
 #: What no process has asked for in so long belongs to weights or versions that are no longer in use.
 _UNUSED_S = 30 * 86_400
 
