@@ -4,8 +4,6 @@ import io
 
 from PIL import Image
 
-from app.imaging import Picture
-
 
 def png(width: int, height: int) -> bytes:
     """A PNG of one colour."""
@@ -17,8 +15,3 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def whole(image: Image.Image) -> Picture:
-    """An image as a task gets it, decoded in full."""
-    return Picture(image, *image.size)

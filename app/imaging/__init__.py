@@ -6,7 +6,6 @@ the same way, which is that of `opening`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 
 from PIL import Image
@@ -16,14 +15,15 @@ from app.imaging.colour import to_rgb, with_alpha
 from app.imaging.guard import BusyError
 from app.imaging.metadata import Metadata
 from app.imaging.opening import AT_ONCE_BYTES, EXTENSIONS, opened, told_at_once
+from app.imaging.picture import MOST_TWICE, Picture
 
 __all__ = [
     "AT_ONCE_BYTES",
     "EXTENSIONS",
+    "MOST_TWICE",
     "ImageInfo",
     "Original",
     "Picture",
-    "decode_scale",
     "open_image",
     "open_original",
     "open_scaled",
@@ -71,35 +71,6 @@ def open_image(path: Path, *, max_pixels: int) -> Image.Image:
     return open_scaled(path, max_pixels=max_pixels, least_size=lambda _width, _height: None).image
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A decoded picture, which may be smaller than its file has it."""
-
-    #: Upright, mode RGB.
-    image: Image.Image
-    #: Of the upright picture in the file, in pixels.
-    width: int
-    height: int
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height."""
-        return self.width, self.height
-
-    @property
-    def scale(self) -> int:
-        """How many pixels of the file, across and down, one of `image` stands for."""
-        return decode_scale(self.size, self.image.size)
-
-
-def decode_scale(full_size: tuple[int, int], size: tuple[int, int]) -> int:
-    """How many pixels of a picture, across and down, one pixel stands for of what it was decoded to: 1, 2, 4 or 8.
-
-    Decoders halve sides and round up, so the last pixels of a row or column may stand for fewer.
-    """
-    return 1 << (ceil(max(full_size) / max(size)) - 1).bit_length()
-
-
 def open_scaled(path: Path, *, max_pixels: int, least_size: Callable[[int, int], tuple[int, int] | None]) -> Picture:
     """The picture of a file as `open_image` has it, but smaller where that saves work, which is with JPEG.
 
@@ -108,7 +79,13 @@ def open_scaled(path: Path, *, max_pixels: int, least_size: Callable[[int, int],
     """
     with opened(path, max_pixels=max_pixels, to_decode=True) as file:
         width, height = file.size
-        file.load(least_size(width, height))
+        least = least_size(width, height)
+        if least is not None:
+            file.shrink(least)
+        pixels = file.pixels()
+        if pixels is not None:
+            return Picture(pixels, width, height)
+        file.load()
         picture = file.upright(to_rgb(file.image))
         # Of a JPEG Pillow has now let go, and read nothing but what makes the picture: a copy would gain nothing.
         if picture is file.image and file.format != "jpeg":
@@ -137,7 +114,8 @@ def open_original(path: Path, *, max_pixels: int, least_size: tuple[int, int]) -
     Raises as `open_image` does.
     """
     with opened(path, max_pixels=max_pixels, to_decode=True) as file:
-        file.load(least_size)
+        file.shrink(least_size)
+        file.load()
         picture = file.upright(with_alpha(file.image))
         if picture is file.image:
             picture = picture.copy()

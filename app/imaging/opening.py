@@ -15,12 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from PIL import AvifImagePlugin, Image
 
 from app.errors import InvalidImage, UnsupportedImage
+from app.imaging import jpeg
 from app.imaging.guard import bounded_memory, pillow
 from app.imaging.metadata import Metadata, read_metadata
 from app.imaging.outline import Outline, read_outline
+from app.imaging.picture import MOST_TWICE
 from app.imaging.tiff import Data, orientation
 
 EXTENSIONS: dict[str, str] = {
@@ -45,16 +48,28 @@ class Opened:
     metadata: Callable[[], Metadata]
     #: What makes it upright, if anything must.
     turn: Image.Transpose | None
+    #: What of the file makes the picture; None where that is not known.
+    content: bytes | None
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the upright picture, in pixels."""
         return _upright(self.image.size, self.turn)
 
-    def load(self, least_size: tuple[int, int] | None = None) -> None:
-        """Decode; a JPEG by halves no smaller than `least_size`, (width, height) of the upright picture."""
-        if least_size is not None:
-            self.image.draft(None, _upright(least_size, self.turn))
+    def shrink(self, least_size: tuple[int, int]) -> None:
+        """Have a JPEG decoded smaller, once: by halves no smaller than this, (width, height) of the upright picture."""
+        self.image.draft(None, _upright(least_size, self.turn))
+
+    def pixels(self) -> np.ndarray | None:
+        """The upright picture as uint8 of shape [height, width, 3], where that is the short way; else `load` it."""
+        width, height = self.image.size
+        is_plain = self.format == "jpeg" and self.image.mode == "RGB" and self.turn is None
+        if not is_plain or self.content is None or width * height > MOST_TWICE:
+            return None
+        return jpeg.decoded(self.content, self.image.size)
+
+    def load(self) -> None:
+        """Decode `image`."""
         if self.format != "avif":
             self.image.load()
             return
@@ -109,13 +124,14 @@ def opened(source: Path | bytes, *, max_pixels: int, to_decode: bool) -> Iterato
         outline = read_outline(format_, data)
         _check_sizes(outline.sizes, max_pixels=max_pixels)
         with pillow(otherwise=InvalidImage, message=_DAMAGED):
-            image = Image.open(_source(file, data, outline, to_decode=to_decode), formats=[format_])
+            content = _what_is_read(data, outline, to_decode=to_decode)
+            image = Image.open(file if content is None else io.BytesIO(content), formats=[format_])
             _check_sizes([image.size], max_pixels=max_pixels)
             metadata = partial(read_metadata, format_, data, exif=outline.exif, info=dict(image.info))
             # Pillow turns TIFF itself. Decoding, it would take an orientation from XMP too, which the size leaves out.
             image.info.pop("xmp", None)
             exif = image.info.get("exif", b"") if format_ == "avif" else outline.exif
-            yield Opened(format_, image, metadata, _TURNS.get(orientation(exif)))
+            yield Opened(format_, image, metadata, _TURNS.get(orientation(exif)), content)
 
 
 def told_at_once(content: bytes, *, max_pixels: int) -> tuple[str, tuple[int, int]]:
@@ -214,9 +230,9 @@ def _check_sizes(sizes: Iterable[tuple[int, int]], *, max_pixels: int) -> None:
             )
 
 
-def _source(file: BinaryIO, data: Data, outline: Outline, *, to_decode: bool) -> BinaryIO:
-    """What Pillow is to read; without the body it can open the image, but not decode it."""
+def _what_is_read(data: Data, outline: Outline, *, to_decode: bool) -> bytes | None:
+    """Instead of the file; without the body it can be opened, but not decoded. None for all of the file."""
     if not outline.header:
-        return file
+        return None
     body = outline.body if to_decode else ()
-    return io.BytesIO(outline.header + b"".join(data[part] for part in body))
+    return outline.header + b"".join(data[part] for part in body)

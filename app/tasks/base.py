@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from app import imaging
 from app.config import Settings
+from app.imaging import Picture
 from app.schemas import ModelInfo
 
 
@@ -66,11 +66,8 @@ class Network(Loaded, Protocol):
     def least_size(self, width: int, height: int) -> tuple[int, int] | None:
         """How small a picture of this size in pixels may be decoded without telling on the answer; None: not at all."""
 
-    def preprocess(self, image: Image.Image, *, full_size: tuple[int, int] | None = None) -> Any:
-        """An upright RGB picture as the network's input, a batch of one.
-
-        `full_size`, width and height in pixels, is that of the picture in its file, where `image` is decoded smaller.
-        """
+    def preprocess(self, picture: Picture) -> Any:
+        """A picture as the network's input, a batch of one."""
 
     def predict(self, inputs: Any) -> Mapping[str, np.ndarray]:
         """Run the network. Float32 arrays by name, such as `logits` of shape [1, classes]."""
@@ -106,7 +103,7 @@ class Captioner(Loaded, Protocol):
     def least_size(self, width: int, height: int) -> tuple[int, int] | None:
         """As a `Network` has it."""
 
-    def preprocess(self, image: Image.Image, *, prompt: str | None, full_size: tuple[int, int] | None = None) -> Any:
+    def preprocess(self, picture: Picture, *, prompt: str | None) -> Any:
         """As a `Network` has it, with the beginning of the text if there is one."""
 
     def generate(self, inputs: Any, *, max_new_tokens: int, num_beams: int, report: Callable[[float], None]) -> str:

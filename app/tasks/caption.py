@@ -68,7 +68,7 @@ class Caption(Task[Captioner]):
 
     def preprocess(self, image: Picture, model: Captioner, options: CaptionOptions) -> Any:
         """The captioner's own way. Raises `InvalidOption` for a prompt that is too long for it."""
-        return model.preprocess(image.image, prompt=options.prompt, full_size=image.size)
+        return model.preprocess(image, prompt=options.prompt)
 
     def predict(self, inputs: Any, model: Captioner, options: CaptionOptions, attempt: Attempt) -> str:
         """The text."""

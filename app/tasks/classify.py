@@ -60,7 +60,7 @@ class Classify(Task[Network]):
 
     def preprocess(self, image: Picture, model: Network, options: ClassifyOptions) -> Any:
         """What the network's own image processor makes of it."""
-        return model.preprocess(image.image, full_size=image.size)
+        return model.preprocess(image)
 
     def predict(self, inputs: Any, model: Network, options: ClassifyOptions, attempt: Attempt) -> np.ndarray:
         """The logits, one for each class, shape [classes]."""

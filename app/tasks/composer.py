@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
+from app.imaging import Picture
 from app.schemas import ModelInfo
 from app.tasks.base import Detection, Detector, Network
 from app.tasks.classify import Classify, ClassifyOptions, Prediction
@@ -95,14 +94,10 @@ class Composer:
             return None
         return max(size[0] for size in sizes if size), max(size[1] for size in sizes if size)
 
-    def preprocess(
-        self, image: Image.Image, *, prompt: str | None, full_size: tuple[int, int] | None = None
-    ) -> _Inputs:
-        """An upright RGB picture as both networks take it. There is no use for a prompt."""
-        detector, classifier = (
-            network.preprocess(image, full_size=full_size) for network in (self._detector, self._classifier)
-        )
-        return _Inputs(detector, classifier, *image.size)
+    def preprocess(self, picture: Picture, *, prompt: str | None) -> _Inputs:
+        """A picture as both networks take it. There is no use for a prompt."""
+        detector, classifier = (network.preprocess(picture) for network in (self._detector, self._classifier))
+        return _Inputs(detector, classifier, *picture.decoded_size)
 
     def generate(self, inputs: _Inputs, *, max_new_tokens: int, num_beams: int, report: Callable[[float], None]) -> str:
         """The sentence, the same for every `max_new_tokens` and `num_beams`; each network is half of the work."""

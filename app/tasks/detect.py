@@ -120,7 +120,7 @@ class Detect(Task[Detector]):
 
     def preprocess(self, image: Picture, model: Detector, options: DetectOptions) -> Sized:
         """What the network's own image processor makes of it."""
-        inputs = model.preprocess(image.image, full_size=image.size)
+        inputs = model.preprocess(image)
         return Sized(inputs, width=image.width, height=image.height, scale=image.scale)
 
     def predict(self, inputs: Sized, model: Detector, options: DetectOptions, attempt: Attempt) -> Sized:

@@ -15,6 +15,7 @@ import transformers
 
 from app.config import Settings
 from app.errors import InvalidOption
+from app.imaging import Picture
 from app.schemas import ModelInfo
 from app.worker.readers import Reading, reader_of
 from app.worker.sources import Source
@@ -74,19 +75,13 @@ class TorchCaptioner:
         """Pictures are to be decoded in full: each kind of network has its own way with them."""
 
     @memory_errors()
-    def preprocess(
-        self,
-        image: Image.Image,
-        *,
-        prompt: str | None,
-        full_size: tuple[int, int] | None = None,  # noqa: ARG002  # that of `image`
-    ) -> Reading:
-        """An upright RGB picture and a prompt as tensors on the device, a batch of one.
+    def preprocess(self, picture: Picture, *, prompt: str | None) -> Reading:
+        """A picture and a prompt as tensors on the device, a batch of one.
 
         Raises `InvalidOption` for a prompt that leaves the network no room to write, and `DeviceOutOfMemory` or
         `OutOfMemory`.
         """
-        read = self._reader(image, prompt)
+        read = self._reader(picture.image, prompt)
         if self._positions is not None and read.taken >= self._positions:
             raise InvalidOption(f"The prompt is too long: the model has {self._positions} tokens for all. Shorten it.")
         return read.to(self._device, self._dtype)
@@ -112,9 +107,9 @@ class TorchCaptioner:
         return text.strip()
 
     def _warm_up(self) -> None:
-        image = Image.new("RGB", _WARM_UP_SIZE)
+        picture = Picture.whole(Image.new("RGB", _WARM_UP_SIZE))
         for prompt in (None, "a"):  # with either, a network takes another way
-            inputs = self.preprocess(image, prompt=prompt)
+            inputs = self.preprocess(picture, prompt=prompt)
             self.generate(inputs, max_new_tokens=2, num_beams=1, report=lambda _: None)
 
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from PIL import Image
 
 from app.config import Settings
+from app.imaging import Picture
 from app.tasks.base import Detection
 from app.worker import nanodet
 from app.worker.networks import ImageNetwork
@@ -41,10 +41,10 @@ class ObjectDetector(ImageNetwork):
                 "facebook/detr-resnet-50@no_timm is one, or install timm beside the worker."
             ) from error
 
-    def warm_up(self, image: Image.Image) -> None:
+    def warm_up(self, picture: Picture) -> None:
         """A first prediction, boxes included: what the image processor cannot read shows at the load."""
-        outputs = self.predict(self.preprocess(image))
-        self.detections(outputs, threshold=0, width=image.width, height=image.height)
+        outputs = self.predict(self.preprocess(picture))
+        self.detections(outputs, threshold=0, width=picture.width, height=picture.height)
 
     @memory_errors()
     def detections(

@@ -17,6 +17,7 @@ import app.worker.torchvision_cpu  # noqa: F401  # isort: skip  # before transfo
 import transformers
 
 from app.config import Settings
+from app.imaging import Picture
 from app.schemas import ModelInfo
 from app.worker.folding import PIXELS, Folded
 from app.worker.gates import without_open_gates
@@ -64,9 +65,9 @@ class ImageNetwork:
         if not shared:  # or somebody else has tried it
             self.warm_up(_probe(_PROBES[0]))
 
-    def warm_up(self, image: Image.Image) -> None:
+    def warm_up(self, picture: Picture) -> None:
         """A first prediction, which takes longer than others and shows what does not work. Raises what that raises."""
-        self.predict(self.preprocess(image))
+        self.predict(self.preprocess(picture))
 
     def least_size(self, width: int, height: int) -> tuple[int, int] | None:
         """How small a picture of this size in pixels may be decoded without telling on the answer; None: no smaller."""
@@ -74,15 +75,14 @@ class ImageNetwork:
         return ask(width, height) if ask else None
 
     @memory_errors()
-    def preprocess(self, image: Image.Image, *, full_size: tuple[int, int] | None = None) -> np.ndarray | Arrays:
-        """An upright RGB picture as bytes of shape [1, height, width, 3], or as the image processor's own arrays.
+    def preprocess(self, picture: Picture) -> np.ndarray | Arrays:
+        """A picture as bytes of shape [1, height, width, 3], or as the image processor's own arrays.
 
-        `full_size`, width and height in pixels, is that of the picture in its file, where `image` is decoded smaller.
         Raises `DeviceOutOfMemory` or `OutOfMemory`.
         """
         if self._preparation is not None:
-            return self._preparation(image, full_size=full_size)
-        tensors = self._processor(images=image, return_tensors="pt")
+            return self._preparation(picture)
+        tensors = self._processor(images=picture.image, return_tensors="pt")
         return {name: tensor.numpy() for name, tensor in tensors.items() if torch.is_tensor(tensor)}
 
     def predict(self, inputs: np.ndarray | Arrays) -> Arrays:
@@ -144,7 +144,8 @@ def _named(inputs: np.ndarray | Arrays) -> Arrays:
     return {PIXELS: inputs} if isinstance(inputs, np.ndarray) else inputs
 
 
-def _probe(size: tuple[int, int]) -> Image.Image:
+def _probe(size: tuple[int, int]) -> Picture:
     """A picture with edges, colours and shades, the same everywhere."""
     across, around = Image.linear_gradient("L"), Image.radial_gradient("L")
-    return Image.merge("RGB", (across, around, across.rotate(90).point(lambda value: value * 5 % 256))).resize(size)
+    bands = across, around, across.rotate(90).point(lambda value: value * 5 % 256)
+    return Picture.whole(Image.merge("RGB", bands).resize(size))

@@ -16,6 +16,7 @@ from PIL import Image
 import app.worker.torchvision_cpu  # noqa: F401  # isort: skip  # before transformers, which imports torchvision
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 
+from app.imaging import Picture
 from app.worker.resizing import OneResize, Triple
 
 logger = logging.getLogger(__name__)
@@ -42,11 +43,8 @@ class Preparation(Protocol):
     def least_size(self, width: int, height: int) -> tuple[int, int]:
         """How small a picture of this size may be decoded, in pixels, without telling on the answer."""
 
-    def __call__(self, image: Image.Image, *, full_size: tuple[int, int] | None = None) -> np.ndarray:
-        """An upright RGB picture as uint8 of shape [1, height, width, 3].
-
-        `full_size`, width and height in pixels, is that of the picture in its file, where `image` is decoded smaller.
-        """
+    def __call__(self, picture: Picture) -> np.ndarray:
+        """A picture as uint8 of shape [1, height, width, 3]."""
 
 
 def preparation_of(processor: Any) -> Preparation | None:
@@ -149,7 +147,7 @@ def _difference(preparation: OneResize, processor: Any, size: tuple[int, int]) -
     # Neither black nor white, beyond which some count on and others do not.
     picture = Image.fromarray(np.random.default_rng(7).integers(64, 192, (height, width, 3), np.uint8))
     outcome = processor(images=picture, return_tensors="np")
-    ours = preparation(picture) * np.array(preparation.scale) + preparation.shift
+    ours = preparation(Picture.whole(picture)) * np.array(preparation.scale) + preparation.shift
     theirs = np.asarray(outcome["pixel_values"]).transpose(0, 2, 3, 1)
     if set(outcome) != {"pixel_values"} or theirs.shape != ours.shape:
         return inf

@@ -11,6 +11,7 @@ import torch
 import transformers
 from PIL import Image
 
+from app.imaging import Picture
 from app.worker.detector import ObjectDetector
 from app.worker.folding import Folded
 from app.worker.sources import fetch
@@ -110,6 +111,7 @@ def load(folder: Path, **settings: str) -> ObjectDetector:
 
 
 PICTURE = Image.effect_noise((120, 90), 60).convert("RGB")
+WHOLE = Picture.whole(PICTURE)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -117,7 +119,7 @@ PICTURE = Image.effect_noise((120, 90), 60).convert("RGB")
 def test_a_folder_loads_and_finds(folders: Mapping[str, Path], name: str, dtype: str) -> None:
     detector = load(folders[name], dtype=dtype)
 
-    outputs = detector.predict(detector.preprocess(PICTURE))
+    outputs = detector.predict(detector.preprocess(WHOLE))
     found = detector.detections(outputs, threshold=0, width=120, height=90)
 
     assert (detector.info.name, dict(detector.labels)) == (name, LABELS)
@@ -141,7 +143,7 @@ def test_the_objects_are_those_of_the_stock_network_and_processor(folders: Mappi
     (expected,) = processor.post_process_object_detection(output, threshold=0.1, target_sizes=[(90, 120)])
 
     detector = load(folders[name])
-    outputs = detector.predict(detector.preprocess(PICTURE))
+    outputs = detector.predict(detector.preprocess(WHOLE))
     found = detector.detections(outputs, threshold=0.1, width=120, height=90)
 
     order = expected["scores"].argsort(descending=True, stable=True)
@@ -155,7 +157,7 @@ def test_the_objects_are_those_of_the_stock_network_and_processor(folders: Mappi
 def test_padding_is_masked_from_the_network(folders: Mapping[str, Path]) -> None:
     detector = load(folders["tiny-detr"])
 
-    inputs = detector.preprocess(PICTURE)
+    inputs = detector.preprocess(WHOLE)
     masked = detector.predict(inputs)["logits"]
     unmasked = detector.predict({"pixel_values": inputs["pixel_values"]})["logits"]
 
@@ -193,7 +195,7 @@ def test_an_output_of_no_numbers_does_not_pass_for_an_empty_picture(
     folders: Mapping[str, Path], query: tuple[list[float], list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector = load(folders["tiny-detr"], dtype="bfloat16")
-    inputs, outputs = detector.preprocess(PICTURE), outputs_of(([9, 0, 0], [0.5] * 4), query)
+    inputs, outputs = detector.preprocess(WHOLE), outputs_of(([9, 0, 0], [0.5] * 4), query)
     tensors = {name: torch.from_numpy(array).bfloat16() for name, array in outputs.items()}
     monkeypatch.setattr(Folded, "run", lambda *_: tensors)
 

@@ -8,6 +8,7 @@ from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from app import keys
+from app.imaging import Picture
 from app.worker.networks import ImageNetwork
 from app.worker.sources import fetch
 from tests.models.settings import settings_for
@@ -44,7 +45,7 @@ def network_of(folder: Path, **settings: str) -> ImageNetwork:
 def test_a_folder_loads_in_the_dtype_that_is_set(tiny_vit: Path, dtype: str) -> None:
     network = network_of(tiny_vit, dtype=dtype)
 
-    logits = network.predict(network.preprocess(Image.new("RGB", (50, 40), "red")))["logits"]
+    logits = network.predict(network.preprocess(Picture.whole(Image.new("RGB", (50, 40), "red"))))["logits"]
 
     assert logits.shape == (1, 2)
     assert logits.dtype == "float32"

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from app import imaging
+from app.imaging import Picture
 from app.worker import torch_runtime
 from app.worker.batching.batches import BatchRunner
 from app.worker.loading import NetworkLoader
@@ -51,7 +52,7 @@ def test_detectors_answer_a_picture_in_a_batch_as_alone(size: int) -> None:
 
 
 def _inputs(network: ImageNetwork, images: list[Image.Image], size: int) -> list[Arrays]:
-    prepared = [_named(network.preprocess(image)) for image in images]
+    prepared = [_named(network.preprocess(Picture.whole(image))) for image in images]
     return [prepared[number % len(prepared)] for number in range(size)]
 
 

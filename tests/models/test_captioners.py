@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from app.errors import InvalidOption
+from app.imaging import Picture
 from app.worker.captioner import TorchCaptioner
 from app.worker.readers import QUESTION
 from app.worker.sources import Source, fetch
@@ -26,6 +27,7 @@ Folders = dict[str, Path]
 Captioners = dict[str, TorchCaptioner]
 
 PICTURE = noise(50, 40)
+WHOLE = Picture.whole(PICTURE)
 PROMPT = "a photo of"
 SAVERS: dict[str, Callable[[Path], Path]] = {
     "blip": tiny.save_blip,
@@ -62,7 +64,7 @@ def written(
     num_beams: int = 1,
     report: Callable[[float], None] = lambda _: None,
 ) -> str:
-    inputs = captioner.preprocess(PICTURE, prompt=prompt)
+    inputs = captioner.preprocess(WHOLE, prompt=prompt)
     return captioner.generate(inputs, max_new_tokens=max_new_tokens, num_beams=num_beams, report=report)
 
 
@@ -189,7 +191,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(captioners: Captioners, kind: s
     with pytest.raises(
         InvalidOption, match=r"^The prompt is too long: the model has \d+ tokens for all\. Shorten it\.$"
     ):
-        captioner.preprocess(PICTURE, prompt="a" + " cat" * 1000)
+        captioner.preprocess(WHOLE, prompt="a" + " cat" * 1000)
 
 
 @pytest.mark.parametrize("prompt", ["<image> [SEP] <|end|></s><pad>", "\u200b", "\x00", "é\U0001f981", "x" * 40])
@@ -280,7 +282,7 @@ def test_a_blip_of_the_first_days_loads(captioners: Captioners, folders: Folders
 def test_a_captioner_runs_in_the_dtype_that_is_set(folders: Folders, dtype: str) -> None:
     captioner = captioner_of(folders["blip"], dtype=dtype)
 
-    assert captioner.preprocess(PICTURE, prompt=PROMPT).tensors["pixel_values"].dtype == getattr(torch, dtype)
+    assert captioner.preprocess(WHOLE, prompt=PROMPT).tensors["pixel_values"].dtype == getattr(torch, dtype)
     assert written(captioner, prompt=PROMPT).startswith(PROMPT)
     assert captioner.info.model_dump() == {
         "name": "blip",
@@ -310,5 +312,5 @@ def test_a_picture_of_any_size_is_captioned(captioners: Captioners) -> None:
     captioner = captioners["git"]
 
     for size in ((1, 1), (3000, 2), (2, 3000)):
-        inputs = captioner.preprocess(Image.new("RGB", size), prompt=None)
+        inputs = captioner.preprocess(Picture.whole(Image.new("RGB", size)), prompt=None)
         assert captioner.generate(inputs, max_new_tokens=5, num_beams=1, report=lambda _: None)

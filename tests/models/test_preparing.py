@@ -16,7 +16,6 @@ from app import imaging
 from app.imaging import Picture
 from app.worker import resizing, torch_runtime
 from app.worker.preparing import TOLERANCE, Preparation, preparation_of
-from tests.pictures import whole
 from tests.processes import PHOTOS, ROOT
 
 hf: Any = transformers
@@ -67,7 +66,7 @@ def stock(processor: Any, image: Image.Image) -> np.ndarray:
 
 def folded(preparation: Preparation, picture: Picture) -> np.ndarray:
     """What the network makes of the bytes before anything else, channels first."""
-    pixels = preparation(picture.image, full_size=picture.size)
+    pixels = preparation(picture)
     assert (str(pixels.dtype), pixels.shape[0], pixels.shape[3]) == ("uint8", 1, 3)
     values = pixels * np.array(preparation.scale, np.float32) + np.array(preparation.shift, np.float32)
     return values.astype(np.float32).transpose(0, 3, 1, 2)
@@ -92,7 +91,7 @@ def test_a_picture_of_any_size_is_prepared_as_the_processor_does(
 
     for size in ((768, 576), (300, 451), (99, 100), (500, 40), (7, 5)):
         image = photo.resize(size)
-        levels = np.abs(folded(preparation, whole(image)) - stock(processor, image)) / scale
+        levels = np.abs(folded(preparation, Picture.whole(image)) - stock(processor, image)) / scale
 
         assert levels.max() <= TOLERANCE + 1e-3, size
         assert levels.mean() < 0.1, size
@@ -108,7 +107,7 @@ def test_cutting_before_the_resize_leaves_the_pixels_that_cutting_after_it_would
     photo = Image.open(PHOTOS / "dog.jpg")
     unit = np.array(preparation.scale).reshape(1, 3, 1, 1)
 
-    levels = np.abs(folded(preparation, whole(photo)) - stock(processor, photo)) / unit
+    levels = np.abs(folded(preparation, Picture.whole(photo)) - stock(processor, photo)) / unit
 
     # Pillow keeps the corners of a box in single precision, so a value in thousands falls to the other side of a half.
     assert levels.max() < 1.001
@@ -145,27 +144,17 @@ def test_pictures_are_decoded_at_twice_the_size_that_the_resize_makes() -> None:
     assert understood(UNDERSTOOD["vit"]()).least_size(4000, 3000) == (96, 64)
 
 
-def test_torch_is_shown_the_memory_of_a_picture() -> None:
-    picture = Image.open(PHOTOS / "dog.jpg").convert("RGB")
-
-    pixels = resizing._pixels_of(picture)
-
-    assert pixels is not None
-    assert (pixels[0, :3].permute(1, 2, 0).numpy() == np.asarray(picture)).all()
-    picture.putpixel((700, 500), (1, 2, 3))
-    assert pixels[0, :3, 500, 700].tolist() == [1, 2, 3]
-
-
-def test_a_picture_in_several_pieces_of_memory_is_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_would_be_much_to_copy_is_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resizing, "_HAS_VECTORS", True)
+    preparation = understood(UNDERSTOOD["bit"]())
+    monkeypatch.setattr(resizing, "_resize_whole", lambda *_: pytest.fail("PyTorch resizes it"))
     large = Image.new("RGB", (2300, 2000), (10, 20, 30))
 
-    assert resizing._pixels_of(large) is None
-    assert (understood(UNDERSTOOD["bit"]())(large) == (10, 20, 30)).all()
+    assert (preparation(Picture.whole(large)) == (10, 20, 30)).all()
 
 
 def test_a_very_long_picture_takes_no_more_room_than_what_is_kept_of_it() -> None:
-    assert understood(UNDERSTOOD["bit"]())(Image.new("RGB", (60_000, 3))).shape == (1, 48, 56, 3)
+    assert understood(UNDERSTOOD["bit"]())(Picture.whole(Image.new("RGB", (60_000, 3)))).shape == (1, 48, 56, 3)
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +218,7 @@ def test_the_middle_is_cut_out_where_it_is_in_the_full_picture(
     picture = imaging.open_scaled(path, max_pixels=10**7, least_size=preparation.least_size)
     expected = stock(processor, imaging.open_image(path, max_pixels=10**7))
 
-    beside = np.abs(folded(preparation, whole(picture.image)) - expected).mean()
+    beside = np.abs(folded(preparation, Picture.whole(picture.image)) - expected).mean()
     assert np.abs(folded(preparation, picture) - expected).mean() < beside / 3
 
 

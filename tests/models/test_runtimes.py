@@ -16,6 +16,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from app import imaging
+from app.imaging import Picture
 from app.tasks.base import Detection
 from app.worker import networks, openvino_runtime, torch_runtime
 from app.worker.detector import ObjectDetector
@@ -91,7 +92,8 @@ def test_auto_is_openvino_for_the_models_that_ship(chosen: ImageNetwork, chosen_
 def test_what_auto_picks_scores_as_float32_does(
     chosen: ImageNetwork, photo: str, photos: Mapping[str, Image.Image], stock_scores: Mapping[str, np.ndarray]
 ) -> None:
-    found, expected = scores(chosen.predict(chosen.preprocess(photos[photo]))["logits"]), stock_scores[photo]
+    found = scores(chosen.predict(chosen.preprocess(Picture.whole(photos[photo])))["logits"])
+    expected = stock_scores[photo]
 
     assert found.argmax() == expected.argmax()
     best = np.argsort(-expected)[:5]
@@ -101,7 +103,7 @@ def test_what_auto_picks_scores_as_float32_does(
 def test_inputs_lie_in_memory_as_they_like_and_an_answer_outlives_the_next(
     chosen: ImageNetwork, photos: Mapping[str, Image.Image]
 ) -> None:
-    plain, other = (np.asarray(chosen.preprocess(photos[name])) for name in NAMES[:2])
+    plain, other = (np.asarray(chosen.preprocess(Picture.whole(photos[name]))) for name in NAMES[:2])
     read_only = plain.copy()
     read_only.flags.writeable = False
     first = chosen.predict(plain)["logits"]
@@ -130,7 +132,7 @@ def test_what_auto_picks_finds_what_float32_finds(
 
 
 def detected(network: ObjectDetector, image: Image.Image) -> list[Detection]:
-    outputs = network.predict(network.preprocess(image))
+    outputs = network.predict(network.preprocess(Picture.whole(image)))
     return network.detections(outputs, threshold=0.4, width=image.width, height=image.height)
 
 
@@ -143,7 +145,7 @@ def test_in_float32_every_size_gives_the_same_as_pytorch(plain_detector: ObjectD
 
     for size in ((1, 1), (3000, 10), (10, 3000), (640, 480), (300, 301)):
         image = noise(*size)
-        found, expected = (each.predict(each.preprocess(image)) for each in (by_openvino, by_torch))
+        found, expected = (each.predict(each.preprocess(Picture.whole(image))) for each in (by_openvino, by_torch))
         assert drift_of(found, expected) < 1e-4, size
 
 
@@ -156,7 +158,8 @@ class Cropped:
     def least_size(self, width: int, height: int) -> tuple[int, int]:
         return min(512, width), min(512, height)
 
-    def __call__(self, image: Image.Image, *, full_size: tuple[int, int] | None = None) -> np.ndarray:
+    def __call__(self, picture: Picture) -> np.ndarray:
+        image = picture.image
         side = min(image.size)
         size = round(256 * image.width / side), round(256 * image.height / side)
         scaled = image.resize(size, Image.Resampling.BICUBIC)
@@ -175,7 +178,7 @@ def test_bytes_are_normalised_inside_the_network(
     monkeypatch.setattr(networks, "preparation_of", lambda _: Cropped())
     network = classifier(runtime=runtime, dtype=dtype)
 
-    inputs = network.preprocess(photos["dog.jpg"])
+    inputs = network.preprocess(Picture.whole(photos["dog.jpg"]))
 
     assert isinstance(inputs, np.ndarray)
     assert inputs.dtype == np.uint8
@@ -321,7 +324,7 @@ def test_a_process_keeps_to_its_threads_and_is_bound_to_no_core(chosen: ImageNet
 def test_an_output_of_no_numbers_is_an_error_whatever_the_runtime(
     chosen: ImageNetwork, photos: Mapping[str, Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inputs = chosen.preprocess(photos["dog.jpg"])
+    inputs = chosen.preprocess(Picture.whole(photos["dog.jpg"]))
     assert np.isfinite(drift_of(chosen.predict(inputs), chosen.predict(inputs)))
     monkeypatch.setattr(
         openvino_runtime.OpenVINORunner, "__call__", lambda *_: {"logits": np.full((1, 1000), np.nan, np.float32)}

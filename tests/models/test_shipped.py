@@ -11,13 +11,14 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from app import imaging
+from app.imaging import Picture
 from app.tasks.classify import Classify, ClassifyOptions
 from app.worker import torch_runtime
 from app.worker.networks import ImageNetwork
 from app.worker.sources import fetch
 from tests.attempts import FakeAttempt
 from tests.models.settings import settings_for
-from tests.pictures import encoded, whole
+from tests.pictures import encoded
 from tests.processes import PHOTOS, ROOT
 
 FOLDER = "models/efficientnet-lite0"
@@ -34,7 +35,7 @@ def network() -> ImageNetwork:
 
 def classified(network: ImageNetwork, image: Image.Image) -> list[tuple[str, float]]:
     task, options = Classify(), ClassifyOptions()
-    outputs = task.predict(task.preprocess(whole(image), network, options), network, options, FakeAttempt())
+    outputs = task.predict(task.preprocess(Picture.whole(image), network, options), network, options, FakeAttempt())
     answer = task.postprocess(outputs, network, options)
     return [(prediction.label, prediction.score) for prediction in answer.predictions]
 
@@ -55,7 +56,7 @@ def test_the_answer_is_that_of_the_stock_processor_and_network(network: ImageNet
     with torch.inference_mode():
         expected = stock(**processor(images=image, return_tensors="pt")).logits.numpy()
 
-    found = network.predict(network.preprocess(image))["logits"]
+    found = network.predict(network.preprocess(Picture.whole(image)))["logits"]
 
     assert found.shape == (1, 1000)
     assert found.dtype == np.float32

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from app import imaging
+from app.imaging import Picture
 from app.tasks.detect import Box, Detect, DetectAnswer, DetectOptions
 from app.worker import torch_runtime
 from app.worker.detector import ObjectDetector
@@ -135,7 +136,7 @@ def test_a_large_photo_decoded_smaller_shows_the_same(detector: ObjectDetector, 
     assert (picture.size, picture.scale) == ((width, height), 4 if photo == "dog.jpg" else 2)
 
     in_full = detector.detections(
-        detector.predict(detector.preprocess(imaging.open_image(path, max_pixels=10**8))),
+        detector.predict(detector.preprocess(Picture.whole(imaging.open_image(path, max_pixels=10**8)))),
         threshold=None,
         width=width,
         height=height,
@@ -153,7 +154,7 @@ def test_pictures_of_odd_shapes_have_boxes_within_them(detector: ObjectDetector,
     width, height = size
     image = Image.effect_noise(size, 80).convert("RGB")
 
-    outputs = detector.predict(detector.preprocess(image))
+    outputs = detector.predict(detector.preprocess(Picture.whole(image)))
     found = detector.detections(outputs, threshold=0, width=width, height=height)
 
     assert found

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from app.errors import AppError, DeviceOutOfMemory, OutOfMemory
+from app.imaging import Picture
 from app.worker.captioner import TorchCaptioner
 from app.worker.detector import ObjectDetector
 from app.worker.networks import ImageNetwork
@@ -26,7 +27,7 @@ from tests.models.tiny_captioners import hf
 from tests.processes import ROOT
 
 SETTINGS = settings_for(runtime="torch")
-PICTURE = Image.new("RGB", (40, 30), "red")
+PICTURE = Picture.whole(Image.new("RGB", (40, 30), "red"))
 #: What a checkpoint holds, by name.
 Weights = dict[str, torch.Tensor]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.imaging import Picture
 from app.schemas import ModelInfo
 from app.tasks.base import Detection
 from app.tasks.classify import Prediction
@@ -207,8 +208,8 @@ class FakeNetwork:
     def least_size(self, width: int, height: int) -> tuple[int, int] | None:
         return self.least
 
-    def preprocess(self, image: Image.Image, *, full_size: tuple[int, int] | None = None) -> Any:
-        return f"{self.info.name} of {image.size} for {full_size}"
+    def preprocess(self, picture: Picture) -> Any:
+        return f"{self.info.name} of {picture.decoded_size} for {picture.size}"
 
     def predict(self, inputs: Any) -> Mapping[str, np.ndarray]:
         self.asked.append(inputs)
@@ -229,7 +230,7 @@ def test_progress_goes_through_both_networks() -> None:
     def report(fraction: float) -> None:
         heard.append((fraction, len(classifier.asked)))
 
-    inputs = composer.preprocess(Image.new("RGB", (40, 30)), prompt="whatever", full_size=(80, 60))
+    inputs = composer.preprocess(Picture(Image.new("RGB", (40, 30)), 80, 60), prompt="whatever")
     sentence = composer.generate(inputs, max_new_tokens=1, num_beams=8, report=report)
 
     assert sentence == "a photo of a giraffe (looks like: zebra)"

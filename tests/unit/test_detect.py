@@ -10,12 +10,13 @@ from PIL import Image
 from pydantic import ValidationError
 
 from app.errors import InvalidOption
+from app.imaging import Picture
 from app.schemas import ModelInfo
 from app.tasks.base import Detection
 from app.tasks.detect import Detect, DetectAnswer, DetectOptions
 from tests.attempts import FakeAttempt
 from tests.images import upload
-from tests.pictures import encoded, whole
+from tests.pictures import encoded
 
 LABELS = ("person", "dog", "hot dog", "cat", "car")
 
@@ -34,8 +35,8 @@ class FakeDetector:
     def least_size(self, width: int, height: int) -> tuple[int, int] | None:
         return self.least
 
-    def preprocess(self, image: Image.Image, *, full_size: tuple[int, int] | None = None) -> Any:
-        return image
+    def preprocess(self, picture: Picture) -> Any:
+        return picture
 
     def predict(self, inputs: Any) -> Mapping[str, np.ndarray]:
         return {"logits": np.zeros((1, len(LABELS)), np.float32)}
@@ -54,7 +55,7 @@ def seen(label: str, score: float, *box: float) -> Detection:
 
 def detected(model: FakeDetector, **options: Any) -> DetectAnswer:
     task, asked = Detect(), DetectOptions(**options)
-    inputs = task.preprocess(whole(Image.new("RGB", (40, 30))), model, asked)
+    inputs = task.preprocess(Picture.whole(Image.new("RGB", (40, 30))), model, asked)
     return task.postprocess(task.predict(inputs, model, asked, FakeAttempt()), model, asked)
 
 
