@@ -191,11 +191,11 @@ def _make(  # noqa: PLR0913  # what comes out depends on all of it
             parts: dict[str, Any] = {"inputs": network.inputs, "outputs": network.outputs, "precision": precision}
             options = _options(precision, settings)
             compiled = [core.compile_model(model, "CPU", options) for model in models]
-            runs = [functools.partial(_answers, OpenVINORunner(each, **parts), probes) for each in compiled]
-            drifts = [max(map(drift_of, run(), expected)) for run in runs]
+            runners = [OpenVINORunner(each, **parts) for each in compiled]
+            drifts = [max(map(drift_of, _answers(runner, probes), expected)) for runner in runners]
             sound = [place for place, drift in enumerate(drifts) if drift <= TOLERANCE]
             if sound:
-                best = sound[fastest([runs[place] for place in sound])]
+                best = sound[fastest([functools.partial(runners[place], probes[0]) for place in sound])]
                 return parts, compiled[best].export_model().getvalue()
     except (MemoryError, OSError):
         raise
