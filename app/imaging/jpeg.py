@@ -11,6 +11,8 @@ import simplejpeg
 def decoded(content: bytes, size: tuple[int, int]) -> np.ndarray | None:
     """The picture, uint8 of shape [height, width, 3]; None for one that is not quite sound, which Pillow may yet read.
 
+    `content` is one whose outline is plain: of a frame without loss, which there is no halving of, all would be written
+    to an array of half the size.
     `size`, width and height in pixels, is that in the file, or what halving that makes of it, once, twice or thrice.
     """
     width, height = size

@@ -1,7 +1,8 @@
 """From a file to a picture that Pillow has opened, with nothing taken on trust on the way.
 
 The format is told from the content → the file is outlined (`outline`) → every size is checked → Pillow opens it, and is
-given no more of it than makes the picture where those parts are known → whoever wants the pixels has them loaded.
+given no more of it than makes the picture where those parts are known → whoever wants the pixels has them loaded, those
+of a plain JPEG the short way (`jpeg`).
 """
 
 import io
@@ -48,8 +49,8 @@ class Opened:
     metadata: Callable[[], Metadata]
     #: What makes it upright, if anything must.
     turn: Image.Transpose | None
-    #: What of the file makes the picture; None where that is not known.
-    content: bytes | None
+    #: All of a JPEG that makes the picture, if it is of the plain kind.
+    plain_jpeg: bytes | None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -63,10 +64,10 @@ class Opened:
     def pixels(self) -> np.ndarray | None:
         """The upright picture as uint8 of shape [height, width, 3], where that is the short way; else `load` it."""
         width, height = self.image.size
-        is_plain = self.format == "jpeg" and self.image.mode == "RGB" and self.turn is None
-        if not is_plain or self.content is None or width * height > MOST_TWICE:
+        is_ready = self.image.mode == "RGB" and self.turn is None
+        if self.plain_jpeg is None or not is_ready or width * height > MOST_TWICE:
             return None
-        return jpeg.decoded(self.content, self.image.size)
+        return jpeg.decoded(self.plain_jpeg, self.image.size)
 
     def load(self) -> None:
         """Decode `image`."""
@@ -131,7 +132,8 @@ def opened(source: Path | bytes, *, max_pixels: int, to_decode: bool) -> Iterato
             # Pillow turns TIFF itself. Decoding, it would take an orientation from XMP too, which the size leaves out.
             image.info.pop("xmp", None)
             exif = image.info.get("exif", b"") if format_ == "avif" else outline.exif
-            yield Opened(format_, image, metadata, _TURNS.get(orientation(exif)), content)
+            plain_jpeg = content if format_ == "jpeg" and outline.is_plain else None
+            yield Opened(format_, image, metadata, _TURNS.get(orientation(exif)), plain_jpeg)
 
 
 def told_at_once(content: bytes, *, max_pixels: int) -> tuple[str, tuple[int, int]]:

@@ -21,7 +21,7 @@ import transformers
 
 from app.config import Settings
 from app.worker.folding import Folded, Pools
-from app.worker.kernels import fastest, rankings
+from app.worker.kernels import Trial, better, with_other_kernels
 from app.worker.model_cache import ModelCache
 from app.worker.openvino_quiet import openvino
 from app.worker.preparing import Preparation
@@ -103,7 +103,9 @@ def load(  # noqa: PLR0913  # what comes out depends on all of it
 
     def make(folder: Path) -> None:
         loaded = Folded(network(), preparation)
-        about, blob = _make(loaded, core, name=source.name, probes=probes, precisions=precisions, settings=settings)
+        about, blob = _make(
+            loaded, core, folder, name=source.name, probes=probes, precisions=precisions, settings=settings
+        )
         (folder / _ABOUT).write_text(json.dumps(about))
         (folder / _NETWORK).write_bytes(blob)
 
@@ -166,6 +168,7 @@ def _options(precision: str, settings: Settings) -> dict[str, Any]:
 def _make(  # noqa: PLR0913  # what comes out depends on all of it
     network: Folded,
     core: Any,
+    folder: Path,
     *,
     name: str,
     probes: Sequence[Arrays],
@@ -186,25 +189,39 @@ def _make(  # noqa: PLR0913  # what comes out depends on all of it
     if settings.runs_batches:
         shapes = [openvino.PartialShape([-1, *list(shape)[1:]]) for shape in shapes]
     try:
-        models = rankings(core, _converted(network, probes[0], shapes))
+        model = _converted(network, probes[0], shapes)
         for precision in precisions:
             parts: dict[str, Any] = {"inputs": network.inputs, "outputs": network.outputs, "precision": precision}
             options = _options(precision, settings)
-            compiled = [core.compile_model(model, "CPU", options) for model in models]
-            runners = [OpenVINORunner(each, **parts) for each in compiled]
-            drifts = [max(map(drift_of, _answers(runner, probes), expected)) for runner in runners]
-            sound = [place for place, drift in enumerate(drifts) if drift <= TOLERANCE]
-            if sound:
-                best = sound[fastest([functools.partial(runners[place], probes[0]) for place in sound])]
-                return parts, compiled[best].export_model().getvalue()
+            tried = functools.partial(_tried, core, options, parts, probes=probes, expected=expected)
+            plain = tried(model)
+            if plain.drift <= TOLERANCE:
+                other = functools.partial(with_other_kernels, core, model, folder)
+                best = better(plain, other, tried, tolerance=TOLERANCE)
+                return parts, best.compiled.export_model().getvalue()
     except (MemoryError, OSError):
         raise
     except Exception as error:  # whatever OpenVINO raises, this network is not for it
         if lacks_memory(error):  # which passes, and says nothing of the network
             raise
         return {"refusal": f"OpenVINO cannot run {name}: {line_of(error)}"}, b""
-    drift = f"{min(drifts):.2f} of their spread"
+    drift = f"{plain.drift:.2f} of their spread"
     return {"refusal": f"OpenVINO's answers for {name} are too far from PyTorch's: {drift}"}, b""
+
+
+def _tried(  # noqa: PLR0913  # what a trial takes
+    core: Any,
+    options: dict[str, Any],
+    parts: dict[str, Any],
+    model: Any,
+    *,
+    probes: Sequence[Arrays],
+    expected: Sequence[Arrays],
+) -> Trial:
+    compiled = core.compile_model(model, "CPU", options)
+    runner = OpenVINORunner(compiled, **parts)
+    drift = max(map(drift_of, _answers(runner, probes), expected))
+    return Trial(compiled, functools.partial(runner, probes[0]), drift)
 
 
 def _answers(runner: Callable[[Arrays], Arrays], probes: Sequence[Arrays]) -> list[Arrays]:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 #: What a figure may depend on.
-_PACKAGES = ("torch", "openvino", "celery", "redis", "uvicorn", "pillow")
+_PACKAGES = ("torch", "openvino", "celery", "redis", "uvicorn", "pillow", "simplejpeg")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 

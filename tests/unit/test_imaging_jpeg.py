@@ -3,6 +3,7 @@
 import contextlib
 import io
 import random
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_greys_and_inks_are_left_to_pillow(tmp_path: Path, mode: str) -> None:
 
 def test_what_is_not_quite_sound_is_read_as_pillow_reads_it(tmp_path: Path) -> None:
     sound = encoded(noise(64, 48), "JPEG", restart_marker_blocks=2)
-    dice, refused = random.Random(5), 0
+    dice, left_to_pillow = random.Random(5), 0
 
     for _ in range(40):
         data = bytearray(sound)
@@ -81,9 +82,9 @@ def test_what_is_not_quite_sound_is_read_as_pillow_reads_it(tmp_path: Path) -> N
         with contextlib.suppress(InvalidImage):
             picture = decoded(tmp_path, bytes(data))
             np.testing.assert_array_equal(picture.pixels, np.asarray(by_pillow(bytes(data))))
-            refused += isinstance(picture.decoded, Image.Image)
+            left_to_pillow += isinstance(picture.decoded, Image.Image)
 
-    assert 0 < refused < 40
+    assert 0 < left_to_pillow < 40
 
 
 def test_what_is_cut_short_is_refused(tmp_path: Path) -> None:
@@ -117,3 +118,28 @@ def test_either_form_is_made_of_the_other() -> None:
     np.testing.assert_array_equal(as_image.pixels, np.asarray(image))
     assert as_image.pixels.flags.writeable
     assert as_bytes.decoded_size == as_image.decoded_size == (5, 3)
+
+
+def without_loss(width: int, height: int) -> bytes:
+    """A JPEG whose frame is SOF3 (ITU-T T.81, annex H), which no scaling applies to."""
+
+    def segment(code: int, body: bytes) -> bytes:
+        return b"\xff" + bytes([code]) + struct.pack(">H", len(body) + 2) + body
+
+    frame = struct.pack(">BHHB", 8, height, width, 3) + b"".join(bytes([part, 0x11, 0]) for part in (1, 2, 3))
+    scan = b"\3" + b"".join(bytes([part, 0]) for part in (1, 2, 3)) + b"\1\0\0"
+    codes = b"\0" + bytes([1] + [0] * 15) + b"\0"
+    differences = bytes((3 * width * height + 7) // 8)
+    return b"".join(
+        (b"\xff\xd8", segment(0xC3, frame), segment(0xC4, codes), segment(0xDA, scan), differences, b"\xff\xd9")
+    )
+
+
+def test_a_frame_without_loss_is_left_to_pillow_for_it_would_be_written_past_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Decoding it straight would end this process.
+    monkeypatch.setattr(jpeg, "decoded", lambda *_: pytest.fail("it is decoded straight"))
+
+    with pytest.raises(InvalidImage, match="damaged or of an unusual kind"):
+        decoded(tmp_path, without_loss(1200, 900), 2)
