@@ -2,7 +2,7 @@
 
 oneDNN has several for each, and OpenVINO an order of its own in which it asks for them. Where a processor has AVX2 and
 no more, its favourites can be the slower ones: EfficientNet-Lite0 takes a core of AMD's Zen 3 a fifth longer with them.
-So another order is tried as well. It must not be had, and whatever is wrong with it, the network runs without.
+So another order is tried as well. Nothing depends on it: whatever is wrong with it, the network runs without.
 """
 
 import logging
@@ -80,7 +80,7 @@ class Trial:
 def better(plain: Trial, other: Callable[[], Any], tried: Callable[[Any], Trial], *, tolerance: float) -> Trial:
     """A trial of the other model, if there is one that is as good and takes clearly less time, and else the plain one.
 
-    One picture at a time and with the threads that there are now: what is faster so is faster for more of them.
+    It is measured with one picture at a time and as many threads as there are now, and taken to hold for more.
     """
     try:
         model = other()
