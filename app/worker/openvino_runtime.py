@@ -220,7 +220,7 @@ def _tried(  # noqa: PLR0913  # what a trial takes
 ) -> Trial:
     compiled = core.compile_model(model, "CPU", options)
     runner = OpenVINORunner(compiled, **parts)
-    drift = max(map(drift_of, _answers(runner, probes), expected))
+    drift = max(drift_of(found, outputs) for found, outputs in zip(_answers(runner, probes), expected, strict=True))
     return Trial(compiled, functools.partial(runner, probes[0]), drift)
 
 

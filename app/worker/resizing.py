@@ -49,7 +49,8 @@ class OneResize:
         """A picture as uint8 of shape [1, height, width, 3]."""
         width, height = self._resized(*picture.size)
         left, top = (width - self.cut[0]) // 2, (height - self.cut[1]) // 2
-        across, down = picture.width / picture.scale / width, picture.height / picture.scale / height
+        scale = picture.scale
+        across, down = picture.width / scale / width, picture.height / scale / height
         if self._is_for_torch(picture, width * height):
             whole = _resize_whole(picture.pixels, (width, height), self.resample, (across, down))
             return np.ascontiguousarray(whole[:, top : top + self.cut[1], left : left + self.cut[0]])
