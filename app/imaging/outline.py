@@ -30,6 +30,7 @@ _MAX_SCANS = 100
 
 _CUT_SHORT = "The image is cut short: its end is missing. Send the whole file again."
 _NO_PICTURE = "The file has the header of an image but no picture in it. Export the image again and send that."
+_RARE_JPEG = "The image is a lossless or hierarchical JPEG, which is not read. Send it as PNG, or as a usual JPEG."
 _TOO_MANY_PARTS = "The image is made of too many parts. Export it again with another program and send that."
 
 
@@ -67,6 +68,8 @@ def _jpeg(data: Data, max_parts: int) -> Outline:
     scans: list[int] = []
     for code, start, end in _counted(jpeg_segments(data), limit=max_parts):
         if code in _JPEG_FRAMES:
+            if code not in _JPEG_FRAMES_READ:
+                raise InvalidImage(_RARE_JPEG)
             height, width = struct.unpack_from(">HH", data, start + 5)
             sizes.append((width, height))
         elif code == _JPEG_APP1 and not exif and data[start + 4 : start + 10] == b"Exif\0\0":
@@ -94,6 +97,9 @@ def _jpeg(data: Data, max_parts: int) -> Outline:
 #: 0xFF is always followed by 0x00 or by a restart marker (0xD0 to 0xD7), and fill, which is any number of 0xFF.
 _JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+#: Huffman or arithmetic coding, sequential or progressive. libjpeg-turbo decodes no hierarchical frame, and Pillow none
+#: without loss (T.81, table B.1).
+_JPEG_FRAMES_READ = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _JPEG_END, _JPEG_SCAN, _JPEG_APP1 = 0xD9, 0xDA, 0xE1
 #: The tables, frames and scans, and the two application segments that say how colours are coded: JFIF and Adobe.
 _JPEG_KEPT = frozenset(range(0xC0, 0xE0)) | {0xE0, 0xEE}

@@ -4,6 +4,7 @@ import contextlib
 import io
 import random
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -135,11 +136,33 @@ def without_loss(width: int, height: int) -> bytes:
     )
 
 
-def test_a_frame_without_loss_is_left_to_pillow_for_it_would_be_written_past_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("read", [imaging.probe, imaging.open_image])
+def test_a_frame_without_loss_is_refused_for_it_would_be_written_past_its_end(
+    tmp_path: Path, read: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Decoding it straight would end this process.
     monkeypatch.setattr(jpeg, "decoded", lambda *_: pytest.fail("it is decoded straight"))
 
-    with pytest.raises(InvalidImage, match="damaged or of an unusual kind"):
-        decoded(tmp_path, without_loss(1200, 900), 2)
+    with pytest.raises(InvalidImage, match="a lossless or hierarchical JPEG"):
+        read(upload(tmp_path, without_loss(1200, 900)), max_pixels=LIMIT)
+
+
+@pytest.mark.parametrize("code", [0xC3, *range(0xC5, 0xC8), 0xCB, *range(0xCD, 0xD0)])
+def test_what_no_decoder_reads_is_refused_as_it_arrives(code: int) -> None:
+    data = relabelled(encoded(noise(64, 48), "JPEG"), code)
+
+    with pytest.raises(InvalidImage, match="a lossless or hierarchical JPEG"):
+        imaging.probe(data, max_pixels=LIMIT)
+    assert imaging.probe_at_once(data, max_pixels=LIMIT) is None
+
+
+@pytest.mark.parametrize("code", [0xC9, 0xCA])
+def test_arithmetic_coding_is_no_reason_to_refuse(code: int) -> None:
+    data = relabelled(encoded(noise(64, 48), "JPEG"), code)
+
+    assert imaging.probe(data, max_pixels=LIMIT).width == 64
+
+
+def relabelled(data: bytes, code: int) -> bytes:
+    """A JPEG whose frame claims to be of another kind (T.81, table B.1)."""
+    return data.replace(b"\xff\xc0", b"\xff" + bytes([code]), 1)
