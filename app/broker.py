@@ -33,7 +33,7 @@ class CeleryApp(Celery):  # type: ignore[misc]  # Celery carries no types
     events_cls = "app.worker.events:Events"
 
     def __init__(self, settings: Settings, served: Sequence[Task[Any]] = ()) -> None:
-        super().__init__("darkroom", broker=settings.broker_url, set_as_current=False)
+        super().__init__("darkroom", broker=settings.celery_url, set_as_current=False)
         self.settings = settings
         self.conf.update(_configuration(settings, served or tasks.TASKS))
 
@@ -57,7 +57,7 @@ class CeleryApp(Celery):  # type: ignore[misc]  # Celery carries no types
 
 def _configuration(settings: Settings, served: Sequence[Task[Any]]) -> dict[str, Any]:
     return {
-        "result_backend": f"app.backend:FencedBackend+{settings.broker_url}",
+        "result_backend": f"app.backend:FencedBackend+{settings.celery_url.removeprefix('redis+')}",
         "task_queues": [Queue(task.name, routing_key=task.name) for task in served],
         # Every message names its queue; Celery wants these to exist all the same.
         "task_default_queue": served[0].name,
@@ -111,7 +111,8 @@ def _configuration(settings: Settings, served: Sequence[Task[Any]]) -> dict[str,
         "redis_socket_timeout": 5,
         "redis_socket_connect_timeout": 2,
         "redis_retry_on_timeout": True,
-        "redis_socket_keepalive": True,
+        # Connections by a Unix socket are not made with it.
+        "redis_socket_keepalive": not settings.is_by_socket,
         "redis_backend_health_check_interval": 10,
     }
 

@@ -11,6 +11,7 @@ from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -140,8 +141,10 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, url: str) -> str:
-        if url and not url.startswith(("redis://", "rediss://")):
-            raise ValueError("must begin with redis:// or rediss://")
+        if url and not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        if url.startswith("unix://") and not urlsplit(url).path:
+            raise ValueError("must have a path from the root, as in unix:///run/redis.sock")
         return url
 
     @field_validator("batch_max")
@@ -162,6 +165,20 @@ class Settings(BaseSettings):
     def broker_url(self) -> str:
         """Where Redis is."""
         return self.redis_url or f"redis://localhost:{self.redis_port}/0"
+
+    @property
+    def is_by_socket(self) -> bool:
+        """Whether that is a Unix socket on this machine."""
+        return self.broker_url.startswith("unix://")
+
+    @property
+    def celery_url(self) -> str:
+        """The same in Celery's words, which for sockets are others than redis-py's."""
+        if not self.is_by_socket:
+            return self.broker_url
+        url = urlsplit(self.broker_url)
+        (database,) = parse_qs(url.query).get("db", ["0"])
+        return f"redis+socket://{url.netloc}{url.path}?virtual_host={database}"
 
     @property
     def soft_time_limit(self) -> int:

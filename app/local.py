@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
+from urllib.parse import quote
 
 from app.broker import SOFT_SHUTDOWN_S
 from app.config import Settings, get_settings
@@ -48,11 +49,13 @@ def programs(settings: Settings) -> dict[str, Program]:
     """What runs, in the order in which it starts. Redis is not ours to run where `REDIS_URL` names another."""
     root = settings.storage_root.resolve()
     python = (sys.executable, "-m")
-    environment = {"REDIS_URL": settings.broker_url}
+    redis_socket = _redis_socket(root)
+    is_by_socket = redis_socket is not None and not settings.redis_url
+    environment = {"REDIS_URL": f"unix://{redis_socket}?db=0" if is_by_socket else settings.broker_url}
     worker = (*python, "celery", "-A", "app.worker.main", "worker", "--without-gossip", "--without-mingle", "-n")
     flower = (*python, "celery", "-A", "app.dashboard", "flower", f"--address={settings.bind}")
     found = {
-        "redis": Program(redis_command(port=settings.redis_port, folder=root / "redis"), {}),
+        "redis": Program(redis_command(port=settings.redis_port, folder=root / "redis", socket_path=redis_socket), {}),
         # Celery then answers SIGTERM by letting jobs finish for a while and giving the others back.
         "worker": Program((*worker, "darkroom@%h"), {**environment, "REMAP_SIGTERM": "SIGQUIT"}),
         "api": Program((*python, "app.api"), environment),
@@ -63,11 +66,18 @@ def programs(settings: Settings) -> dict[str, Program]:
     return found
 
 
-def redis_command(*, port: int, folder: Path) -> tuple[str, ...]:
+def _redis_socket(root: Path) -> Path | None:
+    """Where Redis listens beside its port, which takes the processors less. None for a path that no URL would have."""
+    path = root / "run" / "redis.sock"
+    return path if len(str(path)) <= _MAX_SOCKET_PATH and quote(str(path)) == str(path) else None
+
+
+def redis_command(*, port: int, folder: Path, socket_path: Path | None = None) -> tuple[str, ...]:
     """A Redis that keeps in `folder` what it is given, and listens to this machine alone."""
     listen = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder))
+    by_socket = ("--unixsocket", str(socket_path), "--unixsocketperm", "700") if socket_path else ()
     durable = ("--appendonly", "yes", "--maxmemory-policy", "noeviction", "--save", "")
-    return (redis_server(), *listen, *durable)
+    return (redis_server(), *listen, *by_socket, *durable)
 
 
 def redis_server() -> str:
@@ -128,7 +138,9 @@ def run(settings: Settings, name: str) -> None:
     if name not in found:
         raise LaunchError(f"There is no program {name!r} to run. There are: {', '.join(found)}.")
     _make_folders(settings)
-    os.execve(found[name].argv[0], found[name].argv, {**os.environ, **found[name].environment})  # noqa: S606
+    # By its port: where only some of them are run, Redis need not be ours.
+    environment = {**os.environ, **found[name].environment, "REDIS_URL": settings.broker_url}
+    os.execve(found[name].argv[0], found[name].argv, environment)  # noqa: S606
 
 
 class Supervisor:

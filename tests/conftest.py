@@ -16,7 +16,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     """One server for all tests that only need some Redis."""
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
-    server.process.kill()
+    server.close()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -108,17 +109,21 @@ def open_files(process_id: int) -> dict[str, Path]:
 
 
 class RedisServer:
-    """A real redis-server with its append-only file in `folder`, restartable on the same port."""
+    """A real redis-server with its append-only file in `folder`, restartable on the same port and socket."""
 
     def __init__(self, folder: Path, *, executable: str | None = None) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        # A short path, as sockets need it; the folder's may be long.
+        self._sockets = tempfile.TemporaryDirectory(prefix="redis-")
+        self._socket = Path(self._sockets.name) / "redis.sock"
+        self.socket_url = f"unix://{self._socket}?db=0"
         self._folder = folder
         self._executable = executable
         self.process = self.start()
 
     def start(self) -> Process:
-        installed, *options = redis_command(port=self.port, folder=self._folder)
+        installed, *options = redis_command(port=self.port, folder=self._folder, socket_path=self._socket)
         argv = [self._executable or installed, *options]
         self.process = Process(argv, log=self._folder / "redis.log", environment={})
         wait_for(self._answers, what="Redis's answer")
@@ -126,6 +131,10 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         return redis.Redis.from_url(self.url, decode_responses=True)
+
+    def close(self) -> None:
+        self.process.kill()
+        self._sockets.cleanup()
 
     def _answers(self) -> bool:
         with contextlib.closing(self.client()) as client, contextlib.suppress(redis.RedisError):
@@ -136,7 +145,7 @@ class RedisServer:
 class Installation:
     """A Redis, an API and workers that share one storage folder."""
 
-    def __init__(self, folder: Path, *, source: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, *, source: Path, by_socket: bool = False, **settings: str) -> None:
         self.folder = folder
         self._source = source
         self.storage = folder / "data"
@@ -145,7 +154,7 @@ class Installation:
         self.redis = RedisServer(folder)
         self.port = free_port()
         self.settings = {
-            "REDIS_URL": self.redis.url,
+            "REDIS_URL": self.redis.socket_url if by_socket else self.redis.url,
             "API_PORT": str(self.port),
             "STORAGE_ROOT": str(self.storage),
             "WORKER_CONCURRENCY": "2",
@@ -222,7 +231,7 @@ class Installation:
         self.http.close()
         for process in self._processes:
             process.kill()
-        self.redis.process.kill()
+        self.redis.close()
 
     def _start(self, argv: list[str], *, log: str, **environment: str) -> Process:
         process = Process(argv, log=self.folder / log, environment={**self.settings, **environment}, cwd=self._source)
@@ -241,9 +250,11 @@ def _lives(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def installation(folder: Path, *, source: Path = ROOT, **settings: str) -> Iterator[Installation]:
+def installation(
+    folder: Path, *, source: Path = ROOT, by_socket: bool = False, **settings: str
+) -> Iterator[Installation]:
     """An installation of the code in `source`, gone when the test ends; its logs are printed, for a failing test."""
-    service = Installation(folder, source=source, **settings)
+    service = Installation(folder, source=source, by_socket=by_socket, **settings)
     try:
         yield service
     finally:

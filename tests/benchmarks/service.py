@@ -92,7 +92,8 @@ def running(folder: Path, *, settings: Mapping[str, str]) -> Iterator[Service]:
     source, meters = folder / "empty", folder / "meters"
     source.mkdir()
     meters.mkdir()
-    installation = Installation(folder, source=source, **{"WORKER_CONCURRENCY": str(cores()), **settings})
+    counted = {"WORKER_CONCURRENCY": str(cores()), **settings}
+    installation = Installation(folder, source=source, by_socket=True, **counted)
     try:
         yield Service(installation, meters=meters)
     except BaseException:

@@ -21,6 +21,18 @@ def test_redis_is_on_this_machine_unless_said_otherwise() -> None:
     assert load(redis_url="rediss://cache:1/2", redis_port=7000).broker_url == "rediss://cache:1/2"
 
 
+@pytest.mark.parametrize(
+    ("url", "celery_url"),
+    [
+        ("redis://cache:1/2", "redis://cache:1/2"),
+        ("unix:///run/redis.sock", "redis+socket:///run/redis.sock?virtual_host=0"),
+        ("unix://:secret@/run/redis.sock?db=3", "redis+socket://:secret@/run/redis.sock?virtual_host=3"),
+    ],
+)
+def test_celery_is_told_of_redis_in_its_own_words(url: str, celery_url: str) -> None:
+    assert load(redis_url=url).celery_url == celery_url
+
+
 @pytest.mark.parametrize(("concurrency", "cores", "threads"), [(1, 8, 8), (2, 8, 4), (3, 8, 2), (8, 2, 1)])
 def test_processes_share_the_cores(concurrency: int, cores: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.config._cores", lambda: cores)
@@ -36,6 +48,7 @@ def test_processes_share_the_cores(concurrency: int, cores: int, threads: int, m
         {"max_file_size": 0},
         {"task_time_limit": 10},
         {"redis_url": "amqp://rabbit"},
+        {"redis_url": "unix://redis.sock"},
         {"device": "tpu"},
         {"runtime": "onnx"},
         {"runtime": "openvino", "device": "cuda"},

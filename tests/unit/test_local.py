@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,41 @@ def test_redis_keeps_what_it_is_given(tmp_path: Path) -> None:
     assert argv[argv.index("--appendonly") + 1] == "yes"
     assert argv[argv.index("--maxmemory-policy") + 1] == "noeviction"
     assert argv[argv.index("--bind") + 1] == "127.0.0.1"
+
+
+def redis_url(tmp_path: Path, **values: object) -> str:
+    """What the API is told."""
+    return local.programs(settings(tmp_path, **values))["api"].environment["REDIS_URL"]
+
+
+def test_redis_is_reached_by_a_socket_that_is_its_owners_alone() -> None:
+    with tempfile.TemporaryDirectory(prefix="local-") as short:
+        root = Path(short).resolve()
+        argv = local.programs(settings(root))["redis"].argv
+
+        path = argv[argv.index("--unixsocket") + 1]
+        assert Path(path).is_relative_to(root)
+        assert argv[argv.index("--unixsocketperm") + 1] == "700"
+        assert redis_url(root) == f"unix://{path}?db=0"
+        assert redis_url(root, redis_url="redis://cache/0") == "redis://cache/0"
+
+
+@pytest.mark.parametrize("folder", ["long" * 25, "a b", "50%", "which?"])
+def test_by_its_port_where_no_url_would_have_the_path(folder: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="local-") as short:
+        root = Path(short) / folder
+
+        assert "--unixsocket" not in local.programs(settings(root))["redis"].argv
+        assert redis_url(root, redis_port=7000) == "redis://localhost:7000/0"
+
+
+def test_one_in_the_foreground_goes_by_the_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, str]] = []
+    monkeypatch.setattr("os.execve", lambda _path, _argv, environment: told.append(environment))
+
+    local.run(settings(tmp_path, redis_port=7000), "api")
+
+    assert [environment["REDIS_URL"] for environment in told] == ["redis://localhost:7000/0"]
 
 
 def test_what_stops_is_given_its_time(tmp_path: Path) -> None:

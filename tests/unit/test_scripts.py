@@ -32,7 +32,7 @@ def oldest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
     server = RedisServer(tmp_path_factory.mktemp("redis"), executable=local.bundled_redis_server())
     with contextlib.closing(server.client()) as client:
         yield client
-    server.process.kill()
+    server.close()
 
 
 def test_the_oldest_redis_is_6_2(oldest: redis.Redis) -> None:

@@ -24,7 +24,7 @@ from tests.processes import RedisServer, wait_for
 def server(tmp_path: Path) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path)
     yield server
-    server.process.kill()
+    server.close()
 
 
 def test_what_a_broken_connection_has_kept_of_jobs_is_sent_by_the_next(server: RedisServer) -> None:
