@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery.backends.redis import RedisBackend
 from kombu.utils.functional import retry_over_time
@@ -24,7 +24,7 @@ from redis.exceptions import ResponseError
 from app import scripts
 from app.errors import AppError
 from app.refusals import refuses_writes
-from app.registry import Fields, JobRecord, lives_ms
+from app.registry import lives_ms
 from app.scripts.direct import ShortWay
 from app.states import TERMINAL, State
 
@@ -61,6 +61,27 @@ class Verdict(StrEnum):
     ENDED = "ended"
     #: Nobody wants it any more.
     GONE = "gone"
+
+
+class Start(NamedTuple):
+    """A start of a run, as its process is told. Times are milliseconds since the epoch, by the clock of Redis."""
+
+    #: Where the picture is to be fetched; None when it came along.
+    url: str | None
+    submitted_at: int
+    started_at: int
+    #: Since when it waited on its lane; None where that is not known.
+    waiting_since: int | None
+    #: Starts so far, this one among them.
+    attempts: int
+    #: Starts so far that ended in a passing failure.
+    retries: int
+
+
+def _start(said: Sequence[Any]) -> Start:
+    url, submitted_at, started_at, waiting_since, attempts, retries = said
+    since = None if waiting_since < 0 else waiting_since
+    return Start(url.decode() or None, submitted_at, started_at, since, attempts, retries)
 
 
 @dataclass(frozen=True)
@@ -111,13 +132,13 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
         settings = self.app.settings
         return {"max_crashes": settings.task_max_deliveries, "lives": lives_ms(settings)}
 
-    def start(self, job_id: str, result: Any, *, request: Any) -> tuple[Write, JobRecord | None]:
-        """Make the run this process's and store STARTED, waiting for Redis if need be. The record, if that was stored.
+    def start(self, job_id: str, result: Any, *, request: Any) -> tuple[Write, Start | None]:
+        """Make the run this process's and store STARTED, waiting for Redis if need be. The start, if that was stored.
 
         It waits rather than giving the message back: a start whose answer was lost holds the run, and only this
         process may go on with it.
         """
-        outcome, fields = retry_over_time(
+        outcome, said = retry_over_time(
             self._run,
             (*self.connection_errors, ResponseError),
             (job_id, result, State.STARTED, request),
@@ -126,7 +147,7 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
             interval_step=0.2,
             interval_max=2,
         )
-        return outcome, JobRecord.from_fields(fields) if fields else None
+        return outcome, _start(said) if said else None
 
     def write(self, job_id: str, result: Any, state: State, *, request: Any) -> Write:
         """Store one state of a job, once, if the fence lets it through.
@@ -150,10 +171,11 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
         retry_at_ms: int | None = None,
         *,
         told: bool | None = None,
-    ) -> tuple[Write, Fields]:
+    ) -> tuple[Write, Sequence[Any]]:
+        """What became of the write, and what is told of a start."""
         # The first and the last of every job go the short way.
         call = self._direct.call if state is State.STARTED or state in TERMINAL else self._call
-        outcome, *flat = call(
+        outcome, *told_of_start = call(
             "write",
             self._encoded(job_id, result, state, request, traceback),
             run=job_id,
@@ -164,8 +186,7 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
             answered=_model_of(result) if state is State.SUCCESS else None,
             **self._rules,
         )
-        texts = [text.decode() for text in flat[0]] if flat else []
-        return Write(outcome.decode()), dict(zip(texts[::2], texts[1::2], strict=True))
+        return Write(outcome.decode()), told_of_start[0] if told_of_start else ()
 
     def _call(self, name: str, *texts: str, **given: Any) -> Any:
         return scripts.call(self.client, name, *texts, **given)

@@ -1,7 +1,7 @@
 -- The fence: stores one state of a run, if that is let through. Given: `run`, `state`, the `token` of the process that runs
 -- it, `lives`; `max_crashes`; `retry_at` with RETRY; which model `answered` with SUCCESS; whether it is only `told` of by
 -- who cannot leave off: then the end of a run that was cancelled is for who can; and as a text what Celery stores of it.
--- Returns what became of it and, with STARTED, the record.
+-- Returns what became of it and, with STARTED, what its process needs to know of the run.
 
 local id, state, value, token = given.run, given.state, ARGV[2], given.token
 local run = record(id)
@@ -83,7 +83,14 @@ local function finish()
   end_run(id, state, value, {unlike = run.model_is and run.model_is ~= given.answered})
 end
 
--- Stores a state that does not end the run. Returns the record as it is started.
+-- What the process is told that starts it: an URL, '' for none; when it was submitted, started, and put where it waited, -1
+-- where that is not known; and how often it was started and put aside.
+local function told_of_start()
+  local since, retries = tonumber(run.waiting_since or -1), tonumber(run.retries or 0)
+  return {run.url or '', tonumber(run.submitted_at), now, since, tonumber(run.attempts), retries}
+end
+
+-- Stores a state that does not end the run. Returns what is told of a start.
 local function go_on()
   local ends = state == 'STARTED' and started_until() or state == 'RETRY' and given.retry_at + lives.open
   -- First what a full Redis refuses.
@@ -91,7 +98,7 @@ local function go_on()
   local ids, started
   if state == 'STARTED' then
     ids = start(ends)
-    started = flat(id)
+    started = told_of_start()
     for _, one in ipairs(ids) do list(one, 'processing') end
   elseif state == 'RETRY' then
     ids = put_aside(ends)

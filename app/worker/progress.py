@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
 
-from app.backend import FencedBackend, Write
-from app.registry import JobRecord
+from app.backend import FencedBackend, Start, Write
 from app.states import State, progress_in
 from app.worker.teller import Teller
 
@@ -66,14 +65,14 @@ class Progress:
         self._writing = threading.Lock()
         self._is_over = False
 
-    def start(self) -> JobRecord:
+    def start(self) -> Start:
         """Make the run ours and say STARTED, waiting for Redis if need be. Raises `Fenced` if it cannot be had."""
         value = {"progress": self._here.percent}
-        outcome, record = self._backend.start(self._request.id, value, request=self._request)
+        outcome, start = self._backend.start(self._request.id, value, request=self._request)
         self._told_s = time.monotonic()
-        if record is None:
+        if start is None:
             raise Fenced(self._request.id, outcome)
-        return record
+        return start
 
     @contextmanager
     def told(self) -> Iterator[None]:

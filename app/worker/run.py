@@ -18,7 +18,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Task as CeleryTask
 from celery.exceptions import Ignore
 
-from app.backend import Write
+from app.backend import Start, Write
 from app.broker import CeleryApp
 from app.config import Settings
 from app.errors import (
@@ -30,7 +30,7 @@ from app.errors import (
     TransientError,
     UploadMissing,
 )
-from app.registry import ImageFacts, JobRecord
+from app.registry import ImageFacts
 from app.schemas import file_url
 from app.states import State
 from app.storage import Storage, removed
@@ -87,19 +87,19 @@ def run_job(
     progress = Progress(celery_task.backend, request)
     attempt = _Attempt(request.id, progress, storage, celery_task.app.settings)
     request.when_written = partial(_tidy, attempt, spent, message.path)
-    record: JobRecord | None = None
+    start: Start | None = None
     try:
-        record = progress.start()
+        start = progress.start()
         began_s = time.monotonic()
-        _check_wait(record, attempt.settings.queue_ttl)
-        if record.attempts > 1:
+        _check_wait(start, attempt.settings.queue_ttl)
+        if start.attempts > 1:
             storage.discard_attempts(request.id)
         model = choose(loaded, message.model)
         # A little after Celery's own.
         with progress.told(), deadline(attempt.settings.soft_time_limit + _DEADLINE_LAG_S):
-            image = _fetch(record.url, message, attempt) if record.url else None
+            image = _fetch(start.url, message, attempt) if start.url else None
             answer = _work(message, model, attempt)
-        queued_ms = (record.started_at or 0) - record.submitted_at
+        queued_ms = start.started_at - start.submitted_at
         result = {
             "model": model.info.model_dump(),
             "answer": answer.model_dump(mode="json"),
@@ -112,9 +112,9 @@ def run_job(
         raise Ignore from None
     except Exception as error:  # noqa: BLE001  # whatever a task raises ends as an error of ours
         failure = _sorted(error, request.id)
-        if record is not None and isinstance(failure, TransientError):
-            _retry(celery_task, record, failure, worked_s=time.monotonic() - began_s)
-        if record is not None:
+        if start is not None and isinstance(failure, TransientError):
+            _retry(celery_task, start, failure, worked_s=time.monotonic() - began_s)
+        if start is not None:
             _discard(attempt)
         raise failure from None
     return result
@@ -203,8 +203,8 @@ def _decode(message: Message, model: Any, options: Any, attempt: _Attempt) -> An
         raise UploadMissing(UploadMissing.SENTENCE) from None
 
 
-def _check_wait(record: JobRecord, queue_ttl_s: int) -> None:
-    if record.waiting_since and record.updated_at - record.waiting_since > queue_ttl_s * 1000:
+def _check_wait(start: Start, queue_ttl_s: int) -> None:
+    if start.waiting_since is not None and start.started_at - start.waiting_since > queue_ttl_s * 1000:
         raise QueueTimeout(QueueTimeout.sentence(queue_ttl_s))
 
 
@@ -225,18 +225,18 @@ def _sorted(error: Exception, job_id: str) -> AppError:
             return ModelError("The model could not process this picture.")
 
 
-def _retry(celery_task: CeleryTask, record: JobRecord, error: TransientError, *, worked_s: float) -> None:
+def _retry(celery_task: CeleryTask, start: Start, error: TransientError, *, worked_s: float) -> None:
     """Put the job aside until its next attempt is due, and leave the body; or return, when there is none left.
 
     Celery's own retry would hold the message in this worker's memory, outside of every lease. Ours is a state and a due
     time in Redis; a keeper publishes the job when it is due.
     """
     settings, request = celery_task.app.settings, celery_task.request
-    if record.retries >= settings.task_max_retries:
+    if start.retries >= settings.task_max_retries:
         return
-    backoff_s = _backoff_s(record.retries, first_s=settings.retry_backoff_s)
+    backoff_s = _backoff_s(start.retries, first_s=settings.retry_backoff_s)
     # By the clock of Redis, as the moment of the start is: this machine's may be set otherwise.
-    due = record.updated_at + round((worked_s + backoff_s) * 1000)
+    due = start.started_at + round((worked_s + backoff_s) * 1000)
     # Waits for Redis if it is away: until this is stored, the message stays unacknowledged.
     celery_task.backend.store_result(request.id, error, State.RETRY, request=request, retry_at_ms=due)
     raise Ignore

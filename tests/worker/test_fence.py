@@ -8,7 +8,7 @@ import redis
 from celery.app.task import Context
 
 from app import keys, queues, scripts
-from app.backend import FencedBackend, Held, Verdict, Write
+from app.backend import FencedBackend, Held, Start, Verdict, Write
 from app.broker import CeleryApp
 from app.changes import said_in
 from app.config import Settings
@@ -77,9 +77,16 @@ def test_a_start_makes_the_run_its_process_s_and_counts(
 
     assert outcome is Write.STORED
     assert seen is not None
-    assert (seen.attempts, seen.number) == (1, 2)
-    assert seen.started_at is not None
-    assert seen.waiting_since is not None, "a start is told how long it was waited for"
+    found = read(client, second.job_id)
+    assert (found.attempts, found.number) == (1, 2)
+    assert seen == Start(
+        url=None,
+        submitted_at=found.submitted_at,
+        started_at=found.started_at or 0,
+        waiting_since=found.submitted_at,
+        attempts=1,
+        retries=0,
+    )
     assert process_of(client, second.job_id) == MINE
     assert client.zrange(keys.LEASES, 0, -1, withscores=True) == [(second.job_id, whole_lease())]
     assert client.zrange(keys.waiting("classify", 5), 0, -1) == [job.job_id]
