@@ -76,8 +76,8 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
+# Files in their order: by their numbers of tests, those that take longest would come last.
 test: install-dev ## Run the tests, on a real Redis that they start
-	@# Files in their order: those that take longest come before the many small ones, which fill what time is left.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 zoo: install-dev ## Read the odd images that Pillow is tested with, and count how they end

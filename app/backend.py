@@ -175,7 +175,7 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
         """What became of the write, and what is told of a start."""
         # The first and the last of every job go the short way.
         call = self._direct.call if state is State.STARTED or state in TERMINAL else self._call
-        outcome, *told_of_start = call(
+        outcome, *start = call(
             "write",
             self._encoded(job_id, result, state, request, traceback),
             run=job_id,
@@ -186,7 +186,7 @@ class FencedBackend(RedisBackend):  # type: ignore[misc]  # Celery carries no ty
             answered=_model_of(result) if state is State.SUCCESS else None,
             **self._rules,
         )
-        return Write(outcome.decode()), told_of_start[0] if told_of_start else ()
+        return Write(outcome.decode()), start[0] if start else ()
 
     def _call(self, name: str, *texts: str, **given: Any) -> Any:
         return scripts.call(self.client, name, *texts, **given)

@@ -10,11 +10,12 @@ import sys
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import parse_qs, urlsplit
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from redis.connection import parse_url
 
 #: What open jobs are kept longer than they need.
 _SPARE_S = 60
@@ -63,6 +64,12 @@ Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeVali
 def _cores() -> int:
     """Processors this process may run on, which a container can make fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _socket(url: str) -> dict[str, Any]:
+    """What a URL of a Unix socket says, by redis-py's names. Raises `ValueError`."""
+    said: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+    return said
 
 
 class Settings(BaseSettings):
@@ -143,8 +150,11 @@ class Settings(BaseSettings):
     def _is_redis(cls, url: str) -> str:
         if url and not url.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must begin with redis://, rediss:// or unix://")
-        if url.startswith("unix://") and not urlsplit(url).path:
-            raise ValueError("must have a path from the root, as in unix:///run/redis.sock")
+        if url.startswith("unix://"):
+            path = _socket(url).get("path", "/")
+            # A semicolon would end the path for Celery.
+            if urlsplit(url).hostname or path == "/" or ";" in path:
+                raise ValueError("must be like unix:///run/redis.sock")
         return url
 
     @field_validator("batch_max")
@@ -176,9 +186,10 @@ class Settings(BaseSettings):
         """The same in Celery's words, which for sockets are others than redis-py's."""
         if not self.is_by_socket:
             return self.broker_url
-        url = urlsplit(self.broker_url)
-        (database,) = parse_qs(url.query).get("db", ["0"])
-        return f"redis+socket://{url.netloc}{url.path}?virtual_host={database}"
+        said = _socket(self.broker_url)
+        name, password = (quote(said.get(part, ""), safe="") for part in ("username", "password"))
+        user = f"{name}:{password}@" if name or password else ""
+        return f"redis+socket://{user}{quote(said['path'])}?virtual_host={said.get('db', 0)}"
 
     @property
     def soft_time_limit(self) -> int:

@@ -45,13 +45,15 @@ class Program:
     environment: Mapping[str, str]
 
 
-def programs(settings: Settings) -> dict[str, Program]:
-    """What runs, in the order in which it starts. Redis is not ours to run where `REDIS_URL` names another."""
+def programs(settings: Settings, *, redis_socket: Path | None = None) -> dict[str, Program]:
+    """What runs, in the order in which it starts. Redis is not ours to run where `REDIS_URL` names another.
+
+    With `redis_socket`, which takes the processors less, they reach ours by that, and others by its port.
+    """
     root = settings.storage_root.resolve()
     python = (sys.executable, "-m")
-    redis_socket = _redis_socket(root)
     is_by_socket = redis_socket is not None and not settings.redis_url
-    environment = {"REDIS_URL": f"unix://{redis_socket}?db=0" if is_by_socket else settings.broker_url}
+    environment = {"REDIS_URL": f"unix://{redis_socket}" if is_by_socket else settings.broker_url}
     worker = (*python, "celery", "-A", "app.worker.main", "worker", "--without-gossip", "--without-mingle", "-n")
     flower = (*python, "celery", "-A", "app.dashboard", "flower", f"--address={settings.bind}")
     found = {
@@ -64,12 +66,6 @@ def programs(settings: Settings) -> dict[str, Program]:
     if settings.redis_url:
         del found["redis"]
     return found
-
-
-def _redis_socket(root: Path) -> Path | None:
-    """Where Redis listens beside its port, which takes the processors less. None for a path that no URL would have."""
-    path = root / "run" / "redis.sock"
-    return path if len(str(path)) <= _MAX_SOCKET_PATH and quote(str(path)) == str(path) else None
 
 
 def redis_command(*, port: int, folder: Path, socket_path: Path | None = None) -> tuple[str, ...]:
@@ -138,9 +134,7 @@ def run(settings: Settings, name: str) -> None:
     if name not in found:
         raise LaunchError(f"There is no program {name!r} to run. There are: {', '.join(found)}.")
     _make_folders(settings)
-    # By its port: where only some of them are run, Redis need not be ours.
-    environment = {**os.environ, **found[name].environment, "REDIS_URL": settings.broker_url}
-    os.execve(found[name].argv[0], found[name].argv, environment)  # noqa: S606
+    os.execve(found[name].argv[0], found[name].argv, {**os.environ, **found[name].environment})  # noqa: S606
 
 
 class Supervisor:
@@ -173,6 +167,11 @@ class Supervisor:
             print(answer, end="")
         return answer
 
+    def redis_socket(self) -> Path | None:
+        """Where Redis is to listen; None for a path that is too long, or that URLs would have written otherwise."""
+        path = self._folder / "redis.sock"
+        return path if len(str(path)) <= _MAX_SOCKET_PATH and quote(str(path)) == str(path) else None
+
     def _socket(self) -> Path:
         path = self._folder / "supervisor.sock"
         if len(str(path)) <= _MAX_SOCKET_PATH:
@@ -192,7 +191,8 @@ class Supervisor:
         plain["rpcinterface:supervisor"] = {
             "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
         }
-        for order, (name, program) in enumerate(programs(self._settings).items()):
+        found = programs(self._settings, redis_socket=self.redis_socket())
+        for order, (name, program) in enumerate(found.items()):
             environment = ",".join(f'{key}="{_escaped(value)}"' for key, value in program.environment.items())
             plain[f"program:{name}"] = {
                 "command": " ".join(_quoted(part) for part in program.argv),

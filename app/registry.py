@@ -128,7 +128,7 @@ class JobRecord(NewJob):
     def from_fields(cls, texts: Fields) -> Self:
         """What Redis holds. Raises `KeyError` for a record that lacks a field."""
         record = cls.__new__(cls)
-        # At once: a frozen dataclass sets each field by a call, and this is made two times for every job.
+        # At once: a frozen dataclass sets each field by a call, and this is made for every job that is shown.
         vars(record).update(
             job_id=texts["job_id"],
             task=texts["task"],

@@ -117,14 +117,15 @@ class RedisServer:
         # A short path, as sockets need it; the folder's may be long.
         self._sockets = tempfile.TemporaryDirectory(prefix="redis-")
         self._socket = Path(self._sockets.name) / "redis.sock"
-        self.socket_url = f"unix://{self._socket}?db=0"
+        self.socket_url = f"unix://{self._socket}"
         self._folder = folder
         self._executable = executable
         self.process = self.start()
 
-    def start(self) -> Process:
+    def start(self, *more: str) -> Process:
+        """Start it, or one in its place, with `more` options."""
         installed, *options = redis_command(port=self.port, folder=self._folder, socket_path=self._socket)
-        argv = [self._executable or installed, *options]
+        argv = [self._executable or installed, *options, *more]
         self.process = Process(argv, log=self._folder / "redis.log", environment={})
         wait_for(self._answers, what="Redis's answer")
         return self.process

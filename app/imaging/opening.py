@@ -51,6 +51,8 @@ class Opened:
     turn: Image.Transpose | None
     #: All of a JPEG that makes the picture, if it is of the plain kind.
     plain_jpeg: bytes | None
+    #: Whether a JPEG can be decoded smaller than it is.
+    is_scalable: bool
 
     @property
     def size(self) -> tuple[int, int]:
@@ -59,7 +61,8 @@ class Opened:
 
     def shrink(self, least_size: tuple[int, int]) -> None:
         """Have a JPEG decoded smaller, once: by halves no smaller than this, (width, height) of the upright picture."""
-        self.image.draft(None, _upright(least_size, self.turn))
+        if self.is_scalable:
+            self.image.draft(None, _upright(least_size, self.turn))
 
     def pixels(self) -> np.ndarray | None:
         """The upright picture as uint8 of shape [height, width, 3], where that is the short way; else `load` it."""
@@ -133,7 +136,7 @@ def opened(source: Path | bytes, *, max_pixels: int, to_decode: bool) -> Iterato
             image.info.pop("xmp", None)
             exif = image.info.get("exif", b"") if format_ == "avif" else outline.exif
             plain_jpeg = content if format_ == "jpeg" and outline.is_plain else None
-            yield Opened(format_, image, metadata, _TURNS.get(orientation(exif)), plain_jpeg)
+            yield Opened(format_, image, metadata, _TURNS.get(orientation(exif)), plain_jpeg, outline.is_scalable)
 
 
 def told_at_once(content: bytes, *, max_pixels: int) -> tuple[str, tuple[int, int]]:

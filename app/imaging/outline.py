@@ -30,7 +30,7 @@ _MAX_SCANS = 100
 
 _CUT_SHORT = "The image is cut short: its end is missing. Send the whole file again."
 _NO_PICTURE = "The file has the header of an image but no picture in it. Export the image again and send that."
-_RARE_JPEG = "The image is a lossless or hierarchical JPEG, which is not read. Send it as PNG, or as a usual JPEG."
+_HIERARCHICAL = "The image is a JPEG of a hierarchical kind, which is not read. Save it as a usual JPEG and send that."
 _TOO_MANY_PARTS = "The image is made of too many parts. Export it again with another program and send that."
 
 
@@ -48,6 +48,8 @@ class Outline:
     body: tuple[slice, ...] = ()
     #: Whether it is so plain that Pillow opens it for certain, and finds the one size that is here.
     is_plain: bool = False
+    #: Whether a JPEG can be decoded smaller than it is.
+    is_scalable: bool = True
 
 
 def read_outline(format_: str, data: Data, *, max_parts: int = _MAX_PARTS) -> Outline:
@@ -63,13 +65,14 @@ def read_outline(format_: str, data: Data, *, max_parts: int = _MAX_PARTS) -> Ou
 
 
 def _jpeg(data: Data, max_parts: int) -> Outline:
-    header, exif, end, is_plain = [b"\xff\xd8"], b"", 0, True
+    header, exif, end, is_plain, is_scalable = [b"\xff\xd8"], b"", 0, True, True
     sizes: list[tuple[int, int]] = []
     scans: list[int] = []
     for code, start, end in _counted(jpeg_segments(data), limit=max_parts):
         if code in _JPEG_FRAMES:
-            if code not in _JPEG_FRAMES_READ:
-                raise InvalidImage(_RARE_JPEG)
+            if not scans and code not in _JPEG_FRAMES_READ:
+                raise InvalidImage(_HIERARCHICAL)
+            is_scalable = is_scalable and code not in _JPEG_FRAMES_WHOLE
             height, width = struct.unpack_from(">HH", data, start + 5)
             sizes.append((width, height))
         elif code == _JPEG_APP1 and not exif and data[start + 4 : start + 10] == b"Exif\0\0":
@@ -90,6 +93,7 @@ def _jpeg(data: Data, max_parts: int) -> Outline:
         header=b"".join(header),
         body=(slice(scans[0], end),),
         is_plain=is_plain and len(sizes) == 1,
+        is_scalable=is_scalable,
     )
 
 
@@ -97,9 +101,10 @@ def _jpeg(data: Data, max_parts: int) -> Outline:
 #: 0xFF is always followed by 0x00 or by a restart marker (0xD0 to 0xD7), and fill, which is any number of 0xFF.
 _JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-#: Huffman or arithmetic coding, sequential or progressive. libjpeg-turbo decodes no hierarchical frame, and Pillow none
-#: without loss (T.81, table B.1).
-_JPEG_FRAMES_READ = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+#: What libjpeg-turbo decodes: sequential and progressive frames and those without loss, but none that are hierarchical,
+#: or without loss and coded arithmetically (T.81, table B.1). Those without loss have nothing that could be halved.
+_JPEG_FRAMES_WHOLE = frozenset({0xC3})
+_JPEG_FRAMES_READ = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA}) | _JPEG_FRAMES_WHOLE
 _JPEG_END, _JPEG_SCAN, _JPEG_APP1 = 0xD9, 0xDA, 0xE1
 #: The tables, frames and scans, and the two application segments that say how colours are coded: JFIF and Adobe.
 _JPEG_KEPT = frozenset(range(0xC0, 0xE0)) | {0xE0, 0xEE}

@@ -10,7 +10,6 @@ import httpx
 import redis
 
 from app import keys
-from app.local import redis_command
 from tests.processes import ROOT, Process, RedisServer, free_port, wait_for
 
 WORKERS = ("one", "two")
@@ -20,11 +19,8 @@ PROCESSES = 2
 class DurableRedis(RedisServer):
     """A Redis that has written down what it has answered, so that it may be killed at any moment."""
 
-    def start(self) -> Process:
-        argv = (*redis_command(port=self.port, folder=self._folder), "--appendfsync", "always")
-        self.process = Process(list(argv), log=self._folder / "redis.log", environment={})
-        wait_for(self._answers, what="Redis's answer")
-        return self.process
+    def start(self, *more: str) -> Process:
+        return super().start("--appendfsync", "always", *more)
 
     def quick_client(self) -> redis.Redis:
         """A client that does not wait for a Redis that hangs."""
@@ -87,8 +83,9 @@ class Service:
 
     def close(self) -> None:
         """End everything, and what killed processes may have left running."""
-        for process in (*self._started, self.redis.process):
+        for process in self._started:
             process.kill()
+        self.redis.close()
 
     def _start(self, argv: list[str], *, log: str, **more: str) -> Process:
         environment = {**self._environment, **more}

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import redis
 
 from tests.processes import PHOTOS, ROOT, free_port, wait_for
 
@@ -19,6 +21,14 @@ Command = Callable[[str], subprocess.CompletedProcess[str]]
 def environment(tmp_path: Path) -> dict[str, str]:
     ports = {name: str(free_port()) for name in ("API_PORT", "FLOWER_PORT", "REDIS_PORT")}
     return {"STORAGE_ROOT": str(tmp_path / ("a long name " * 8).strip()), "WORKER_CONCURRENCY": "1", **ports}
+
+
+@pytest.fixture
+def plain_path(environment: dict[str, str]) -> Iterator[None]:
+    """Instead of that name one that is fit for a socket and for its URL."""
+    with tempfile.TemporaryDirectory(prefix="up-") as folder:
+        environment["STORAGE_ROOT"] = folder
+        yield
 
 
 @pytest.fixture
@@ -64,6 +74,22 @@ def test_up_and_down_and_up_again(command: Command, environment: dict[str, str])
 
         assert command("up").returncode == 0
         assert http.get(f"/result/{result['job_id']}").json() == result
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("plain_path")
+def test_redis_is_reached_by_its_socket_alone(command: Command, environment: dict[str, str]) -> None:
+    environment["WORKER_TASKS"] = "transform"  # which loads no network
+
+    started = command("up")
+
+    assert started.returncode == 0, started.stdout + started.stderr
+    flower = f"http://127.0.0.1:{environment['FLOWER_PORT']}"
+    wait_for(lambda: httpx.get(f"{flower}/workers?json=1").json()["data"], what="Flower's worker")
+    with redis.Redis(port=int(environment["REDIS_PORT"])) as client:
+        others = [each for each in client.client_list() if each["id"] != str(client.client_id())]
+    assert len(others) > 5
+    assert all("U" in each["flags"] for each in others), others
 
 
 def _page(url: str) -> str:

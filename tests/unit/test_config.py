@@ -26,7 +26,8 @@ def test_redis_is_on_this_machine_unless_said_otherwise() -> None:
     [
         ("redis://cache:1/2", "redis://cache:1/2"),
         ("unix:///run/redis.sock", "redis+socket:///run/redis.sock?virtual_host=0"),
-        ("unix://:secret@/run/redis.sock?db=3", "redis+socket://:secret@/run/redis.sock?virtual_host=3"),
+        ("unix://:s%2F@/my%20run/redis.sock?db=3", "redis+socket://:s%2F@/my%20run/redis.sock?virtual_host=3"),
+        ("unix:///run/redis.sock?username=u&password=p", "redis+socket://u:p@/run/redis.sock?virtual_host=0"),
     ],
 )
 def test_celery_is_told_of_redis_in_its_own_words(url: str, celery_url: str) -> None:
@@ -49,6 +50,10 @@ def test_processes_share_the_cores(concurrency: int, cores: int, threads: int, m
         {"task_time_limit": 10},
         {"redis_url": "amqp://rabbit"},
         {"redis_url": "unix://redis.sock"},
+        {"redis_url": "unix://run/redis.sock"},
+        {"redis_url": "unix:///"},
+        {"redis_url": "unix:///run/a;b.sock"},
+        {"redis_url": "unix:///run/redis.sock?db=x"},
         {"device": "tpu"},
         {"runtime": "onnx"},
         {"runtime": "openvino", "device": "cuda"},

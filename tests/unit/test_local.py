@@ -4,7 +4,6 @@ import contextlib
 import io
 import re
 import socket
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from tests.processes import free_port
 
 def settings(tmp_path: Path, **values: object) -> Settings:
     ports = {name: free_port() for name in ("api_port", "flower_port", "redis_port")}
-    return Settings(_env_file=None, storage_root=tmp_path / "data", **{**ports, **values})  # type: ignore[arg-type]
+    return Settings(_env_file=None, **{"storage_root": tmp_path / "data", **ports, **values})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["api_port", "flower_port", "redis_port"])
@@ -49,39 +48,34 @@ def test_redis_keeps_what_it_is_given(tmp_path: Path) -> None:
     assert argv[argv.index("--bind") + 1] == "127.0.0.1"
 
 
-def redis_url(tmp_path: Path, **values: object) -> str:
-    """What the API is told."""
-    return local.programs(settings(tmp_path, **values))["api"].environment["REDIS_URL"]
+def test_redis_is_reached_by_a_socket_that_is_its_owners_alone(tmp_path: Path) -> None:
+    path = Path("/run/a/redis.sock")
+
+    found = local.programs(settings(tmp_path), redis_socket=path)
+
+    argv = found["redis"].argv
+    assert argv[argv.index("--unixsocket") + 1] == str(path)
+    assert argv[argv.index("--unixsocketperm") + 1] == "700"
+    assert {found[name].environment["REDIS_URL"] for name in ("worker", "api", "flower")} == {f"unix://{path}"}
 
 
-def test_redis_is_reached_by_a_socket_that_is_its_owners_alone() -> None:
-    with tempfile.TemporaryDirectory(prefix="local-") as short:
-        root = Path(short).resolve()
-        argv = local.programs(settings(root))["redis"].argv
+def test_by_its_port_where_it_is_another_or_they_are_run_one_by_one(tmp_path: Path) -> None:
+    elsewhere = local.programs(settings(tmp_path, redis_url="redis://cache/0"), redis_socket=Path("/run/a/redis.sock"))
+    alone = local.programs(settings(tmp_path, redis_port=7000))
 
-        path = argv[argv.index("--unixsocket") + 1]
-        assert Path(path).is_relative_to(root)
-        assert argv[argv.index("--unixsocketperm") + 1] == "700"
-        assert redis_url(root) == f"unix://{path}?db=0"
-        assert redis_url(root, redis_url="redis://cache/0") == "redis://cache/0"
+    assert elsewhere["api"].environment["REDIS_URL"] == "redis://cache/0"
+    assert alone["api"].environment["REDIS_URL"] == "redis://localhost:7000/0"
+    assert "--unixsocket" not in alone["redis"].argv
 
 
-@pytest.mark.parametrize("folder", ["long" * 25, "a b", "50%", "which?"])
-def test_by_its_port_where_no_url_would_have_the_path(folder: str) -> None:
-    with tempfile.TemporaryDirectory(prefix="local-") as short:
-        root = Path(short) / folder
+@pytest.mark.parametrize(
+    ("root", "has_one"),
+    [("/srv/darkroom", True), ("/" + "long" * 25, False), ("/a b", False), ("/50%", False), ("/which?", False)],
+)
+def test_a_socket_has_a_path_that_is_short_and_plain(tmp_path: Path, root: str, has_one: bool) -> None:  # noqa: FBT001
+    supervisor = local.Supervisor(settings(tmp_path, storage_root=Path(root)))
 
-        assert "--unixsocket" not in local.programs(settings(root))["redis"].argv
-        assert redis_url(root, redis_port=7000) == "redis://localhost:7000/0"
-
-
-def test_one_in_the_foreground_goes_by_the_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[dict[str, str]] = []
-    monkeypatch.setattr("os.execve", lambda _path, _argv, environment: told.append(environment))
-
-    local.run(settings(tmp_path, redis_port=7000), "api")
-
-    assert [environment["REDIS_URL"] for environment in told] == ["redis://localhost:7000/0"]
+    assert supervisor.redis_socket() == (Path(root) / "run" / "redis.sock" if has_one else None)
 
 
 def test_what_stops_is_given_its_time(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import redis
@@ -18,7 +19,7 @@ from app.registry import Leaving, NewJob, now_ms, read
 from app.states import TERMINAL, State
 from tests.backends import RESULT, request_of
 from tests.clock import let_pass
-from tests.records import accept, change, leave, process_of, read_job
+from tests.records import accept, change, leave, new_job, process_of, read_job
 
 MINE, OTHER = "worker:1", "worker:2"
 
@@ -92,6 +93,27 @@ def test_a_start_makes_the_run_its_process_s_and_counts(
     assert client.zrange(keys.waiting("classify", 5), 0, -1) == [job.job_id]
     assert client.hget(keys.LANES, keys.lane_field("classify", 5, "started")) == "2"
     assert state_of(client, second) == "STARTED"
+
+
+@pytest.mark.parametrize("is_direct", [True, False])
+def test_a_process_is_told_of_an_url_and_of_earlier_attempts(
+    backend: FencedBackend, client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch, *, is_direct: bool
+) -> None:
+    job = accept(client, settings, new_job(url="https://example.org/ä.jpg", image=None))
+    start(backend, job)
+    store(backend, job, State.RETRY, TransientError("Away."), retry_at_ms=now_ms())
+    client.zrem(keys.RETRIES, job.job_id)
+    client.hdel(keys.job(job.job_id), "waiting_since")
+    if not is_direct:
+        monkeypatch.setattr(backend._direct, "_take", Mock(side_effect=OSError))
+    request = request_of(job.job_id, token=OTHER)
+
+    starts = [backend.start(job.job_id, {"progress": 5}, request=request)[1] for _ in range(2)]
+
+    for told in starts:
+        assert told is not None
+        assert told._replace(submitted_at=0, started_at=0) == Start(job.url, 0, 0, None, attempts=2, retries=1)
+        assert told.started_at >= told.submitted_at > 0
 
 
 def test_a_job_is_run_by_one_process_at_a_time(backend: FencedBackend, client: redis.Redis, job: NewJob) -> None:
