@@ -102,9 +102,11 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002  # kombu's signature
         """Put a message back where it is taken next, or to the other end of its lane, `leftmost`."""
-        to = message.delivery_info
+        to, payload = message.delivery_info, message.serializable()
+        # As text, as it came: kombu has bytes by now, and would write them as only its own reader of JSON reads them.
+        payload["body"] = message.body.decode()
         with self.conn_or_acquire() as client:
-            self._do_restore_message(message.serializable(), to["exchange"], to["routing_key"], client, leftmost)
+            self._do_restore_message(payload, to["exchange"], to["routing_key"], client, leftmost)
 
 
 class Poller(redis.MultiChannelPoller):  # type: ignore[misc]

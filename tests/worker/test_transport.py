@@ -12,8 +12,10 @@ import redis
 from kombu import Connection
 from kombu.transport.redis import Channel as KombuChannel
 
+from app.broker import CeleryApp
 from app.config import Settings
 from app.worker.transport import Taken, Transport, _Loop
+from tests.records import new_job
 
 
 class Channel:
@@ -183,6 +185,29 @@ def test_a_message_is_taken_and_its_queue_is_the_last_to_be_asked_next(client: r
     with pytest.raises(Empty):
         channel._brpop_read()
     assert not channel._in_poll
+
+
+def test_what_is_given_back_is_read_as_it_was(client: redis.Redis, channel: Any, celery: CeleryApp) -> None:
+    job = new_job(filename="ä.jpg")
+    said = json.loads(celery.messages.encode(job))
+    said["properties"]["delivery_info"]["routing_key"] = "second"
+    client.lpush("second\x06\x165", json.dumps(said))
+
+    def take() -> Any:
+        assert channel._brpop_read() is True
+        (taken,) = channel.qos._delivered.values()
+        return taken
+
+    first = take()
+    channel.basic_reject(first.delivery_tag, requeue=True)
+    channel._brpop_start(timeout=1)
+    second = take()
+    channel.basic_ack(second.delivery_tag)
+
+    (path,), named, _ = second.payload
+    assert (path, named["options"]) == (job.path, job.options)
+    assert second.payload == first.payload
+    assert second.headers["redelivered"] is True
 
 
 def test_a_connection_that_breaks_while_it_is_waited_for_is_closed_and_told_of(channel: Any) -> None:
