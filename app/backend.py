@@ -24,7 +24,7 @@ from redis.exceptions import ResponseError
 from app import scripts
 from app.errors import AppError
 from app.refusals import refuses_writes
-from app.registry import lives_ms
+from app.registry import known, lives_ms
 from app.scripts.direct import ShortWay
 from app.states import TERMINAL, State
 
@@ -80,8 +80,7 @@ class Start(NamedTuple):
 
 def _start(said: Sequence[Any]) -> Start:
     url, submitted_at, started_at, waiting_since, attempts, retries = said
-    since = None if waiting_since < 0 else waiting_since
-    return Start(url.decode() or None, submitted_at, started_at, since, attempts, retries)
+    return Start(url.decode() or None, submitted_at, started_at, known(waiting_since), attempts, retries)
 
 
 @dataclass(frozen=True)

@@ -196,13 +196,14 @@ def reading(said: Sequence[Any]) -> Reading:
         fields=dict(zip(flat[::2], flat[1::2], strict=True)),
         meta=meta or None,
         ahead=None if meta else ahead,
-        wait_ms=_known(wait_ms),
-        duration_ms=_known(duration_ms),
+        wait_ms=known(wait_ms),
+        duration_ms=known(duration_ms),
         now_ms=now,
     )
 
 
-def _known(number: int) -> int | None:
+def known(number: int) -> int | None:
+    """A number as scripts say it, which is negative where there is none."""
     return None if number < 0 else number
 
 

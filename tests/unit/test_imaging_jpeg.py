@@ -13,7 +13,7 @@ from PIL import Image
 from app import imaging
 from app.errors import InvalidImage
 from app.imaging import jpeg
-from tests.images import noise, upload
+from tests.images import noise, segment, upload
 from tests.pictures import encoded
 from tests.processes import PHOTOS
 
@@ -122,10 +122,6 @@ def test_either_form_is_made_of_the_other() -> None:
 
 def without_loss(width: int, height: int) -> bytes:
     """A JPEG whose frame is SOF3 (ITU-T T.81, annex H), which no scaling applies to."""
-
-    def segment(code: int, body: bytes) -> bytes:
-        return b"\xff" + bytes([code]) + struct.pack(">H", len(body) + 2) + body
-
     frame = struct.pack(">BHHB", 8, height, width, 3) + b"".join(bytes([part, 0x11, 0]) for part in (1, 2, 3))
     scan = b"\3" + b"".join(bytes([part, 0]) for part in (1, 2, 3)) + b"\1\0\0"
     codes = b"\0" + bytes([1] + [0] * 15) + b"\0"
